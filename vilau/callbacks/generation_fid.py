@@ -1,0 +1,86 @@
+"""How far generated pictures as a set lie from real ones."""
+
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from vilau.callbacks.measuring import MeasuringCallback
+from vilau.errors import DataError
+from vilau.metrics.frechet import FrechetDistance
+from vilau.metrics.passport import SetFingerprint, back_end
+from vilau.types import DrawingOutput, Passport, PromptBatch
+
+
+class GenerationFID(MeasuringCallback):
+    """Logs ``test/fid`` and, for scale, ``test/fid_floor``.
+
+    The floor is the distance between two halves of the real images: what sampling alone gives with
+    half as many images on a side, so somewhat above the lowest ``test/fid`` one can reach.
+
+    Args:
+        features: ``world`` (the shipped feature network) or ``inception``.
+        weights: the feature network's folder or file, if not the usual one.
+    """
+
+    def __init__(
+        self,
+        features: Literal["world", "inception"] = "world",
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.weights = weights
+        self.distance: FrechetDistance | None = None
+        self.floor: FrechetDistance | None = None
+        self.real = SetFingerprint()
+        self.prompts = SetFingerprint()
+
+    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the feature network the first time; it may need a file that is not there."""
+        if self.distance is None or self.floor is None:
+            self.distance = FrechetDistance(self.features, self.weights)
+            self.floor = FrechetDistance(self.features, self.weights)
+        for metric in (self.distance, self.floor, self.real, self.prompts):
+            metric.to(pl_module.device).reset()
+
+    def observe(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
+    ) -> None:
+        """Add a batch's drawings and its real images."""
+        if not isinstance(batch, PromptBatch) or not isinstance(outputs, DrawingOutput):
+            return
+        if batch.references is None:
+            raise DataError(
+                "The prompts came without real images, which GenerationFID compares drawings with; "
+                "give the prompt set references or take the callback out of trainer.callbacks."
+            )
+        assert self.distance is not None
+        assert self.floor is not None
+        self.distance.update(outputs.images, real=False)
+        self.distance.update(batch.references, real=True)
+        halves = (batch.references[0::2], batch.references[1::2])
+        for index, half in enumerate(halves):
+            if len(half):
+                self.floor.update(half, real=index == 0)
+        self.real.update(batch.references)
+        self.prompts.update(texts=batch.prompts)
+
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Report."""
+        digest, count = self.real.compute()
+        if not count:
+            return
+        assert self.distance is not None
+        assert self.floor is not None
+        for name, distance, details in (
+            ("fid", self.distance, f"prompts {self.prompts.compute()[0]}"),
+            ("fid_floor", self.floor, "two halves of the real images"),
+        ):
+            passport = Passport(
+                metric=back_end("FrechetInceptionDistance"),
+                features=distance.features_name,
+                reference=f"real images {digest}",
+                num_samples=count if name == "fid" else count // 2,
+                details=details,
+            )
+            self.report(pl_module, f"{split}/{name}", distance.compute(), passport)

@@ -1,0 +1,93 @@
+"""How well a tower reconstructs: rFID, PSNR, SSIM, and what a judge still sees in the pictures."""
+
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+
+from vilau.callbacks.measuring import MeasuringCallback
+from vilau.metrics.frechet import FrechetDistance
+from vilau.metrics.judge import SceneExact
+from vilau.metrics.passport import SetFingerprint, back_end
+from vilau.metrics.similarity import PairedSimilarity
+from vilau.types import ImageTextBatch, Passport, TowerOutput
+
+
+class ReconstructionFID(MeasuringCallback):
+    """Logs ``val/rfid``, ``val/psnr``, ``val/ssim`` and, for drawn scenes, what the judge reads.
+
+    The judge's numbers are ``val/recon_scene_exact`` (the share of reconstructions in which it
+    finds exactly the true things, by shape and colour) and ``val/recon_object_shape`` (the share of
+    things whose shape it still reads).
+
+    Args:
+        features: ``world`` (the shipped feature network) or ``inception``.
+        weights: the feature network's folder or file, if not the usual one.
+    """
+
+    def __init__(
+        self,
+        features: Literal["world", "inception"] = "world",
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.weights = weights
+        self.distance: FrechetDistance | None = None
+        self.similarity = PairedSimilarity()
+        self.scenes = SceneExact()
+        self.fingerprint = SetFingerprint()
+
+    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Load the feature network the first time; it may need a file that is not there."""
+        if self.distance is None:
+            self.distance = FrechetDistance(self.features, self.weights)
+        for metric in (self.distance, self.similarity, self.scenes, self.fingerprint):
+            metric.to(pl_module.device).reset()
+
+    def observe(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
+    ) -> None:
+        """Compare a batch's images with their reconstructions."""
+        if not isinstance(batch, ImageTextBatch) or not isinstance(outputs, TowerOutput):
+            return
+        assert self.distance is not None
+        self.distance.update(batch.images, real=True)
+        self.distance.update(outputs.reconstructions, real=False)
+        self.similarity.update(batch.images, outputs.reconstructions)
+        self.fingerprint.update(batch.images)
+        if batch.scenes:
+            self.scenes.update(outputs.reconstructions, batch.scenes)
+
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Report."""
+        digest, count = self.fingerprint.compute()
+        if not count:
+            return
+        assert self.distance is not None
+        reference = f"{split} images {digest}"
+        similarity = self.similarity.compute()
+        rfid = Passport(
+            metric=back_end("FrechetInceptionDistance"),
+            features=self.distance.features_name,
+            reference=reference,
+            num_samples=count,
+            details="uint8 reconstructions from all depths against their own originals",
+        )
+        self.report(pl_module, f"{split}/rfid", self.distance.compute(), rfid, prog_bar=True)
+        for name, back in (
+            ("psnr", "PSNR (vilau, mean over images)"),
+            ("ssim", back_end("SSIM")),
+        ):
+            passport = Passport(metric=back, reference=reference, num_samples=count)
+            self.report(pl_module, f"{split}/{name}", similarity[name], passport)
+        read = self.scenes.compute()
+        for name, metric in (("scene_exact", "scene_exact"), ("object_shape", "shape")):
+            if metric in read:
+                passport = Passport(
+                    metric="scene agreement",
+                    features=self.scenes.judge_name,
+                    reference=reference,
+                    num_samples=count,
+                    details="things by shape and colour" if metric == "scene_exact" else metric,
+                )
+                self.report(pl_module, f"{split}/recon_{name}", read[metric], passport)

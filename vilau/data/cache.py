@@ -1,0 +1,79 @@
+"""Where prepared data sets live, and how several processes share one without writing it twice."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from vilau.errors import DataError
+
+
+def cache_folder() -> Path:
+    """Folder of all prepared data sets: ``$VILAU_CACHE``, else ``~/.cache/vilau``."""
+    return Path(os.environ.get("VILAU_CACHE") or Path.home() / ".cache" / "vilau").expanduser()
+
+
+def short_hash(value: Any) -> str:
+    """First 12 hex digits of the SHA-256 of ``value`` written as JSON with sorted keys."""
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def written_once(folder: Path, write: Callable[[], object], *, marker: str) -> Path:
+    """Return ``folder``, calling ``write`` first if ``folder/marker`` does not exist yet.
+
+    Processes that need the same folder wait for the first one (an advisory file lock, which the
+    operating system frees when a process is killed). ``write`` must bring the folder into being in
+    one step, so that the marker never stands in a half-written one.
+
+    Raises:
+        DataError: the cache folder cannot be written.
+    """
+    if (folder / marker).exists():
+        return folder
+    with disk_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if not (folder / marker).exists():
+                remove_leftovers(folder)
+                write()
+    return folder
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the temporary folders that killed writers of ``folder`` left (hold its lock)."""
+    for leftover in folder.parent.glob(f".{folder.name}.writing-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def temporary_folder(folder: Path) -> Path:
+    """A sibling of ``folder`` to write into before the final rename; hidden, named by process."""
+    return folder.parent / f".{folder.name}.writing-{os.getpid()}"
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn the disk's own errors (full, read-only, forbidden) into one-sentence ``DataError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DataError(
+                f"The disk filled up while writing {folder}; nothing half-written is kept: free "
+                "space there, or choose another place (for cached sets, the variable VILAU_CACHE)."
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            raise DataError(
+                f"{folder} cannot be written ({error.strerror}); choose a folder you may write to "
+                "(for cached sets, set the variable VILAU_CACHE)."
+            ) from error
+        raise

@@ -1,0 +1,129 @@
+"""Image-text pairs for tower training: drawn scenes or a user's own, plus a zero-shot set."""
+
+from __future__ import annotations
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from vilau.data.captions import CAPTIONS, CaptionSpec
+from vilau.data.images import ImageTransform
+from vilau.data.pairs import PairBatches, open_split
+from vilau.data.streaming import Devices, EpochOrder, FixedLoader, MakeBatch, TrainLoader
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
+from vilau.data.zero_shot import ZeroShotBatches
+
+
+class ImageTextPairs(LightningDataModule):
+    """Pairs for training, pairs and labelled images for validation.
+
+    ``val_dataloader`` gives two loaders, of ``ImageTextBatch`` and of ``LabelledImageBatch`` (one
+    when ``zero_shot`` is None).
+
+    Args:
+        path: ``world`` for drawn scenes; else a folder of images with captions, a table
+            (csv, tsv, jsonl, parquet) of paths and captions, WebDataset tars, or shards written by
+            ``vilau data prepare``. What is not shards yet is prepared into the cache.
+        image_size: side of the images in pixels.
+        global_batch_size: images per optimizer step over all devices.
+        world: which drawn scenes, where ``path`` is ``world``.
+        captions: which captions of a drawn scene a step sees.
+        validation: data for validation, in any form of ``path``; None: drawn scenes have a split of
+            their own, of other data a share is held back.
+        validation_share: that share.
+        num_val_samples: at most so many validation pairs.
+        zero_shot: ``auto``: the world's 64 classes for drawn scenes, nothing for other data; a
+            folder with one folder of images per class; or None for no zero-shot set.
+        zero_shot_per_class: images per class of the drawn zero-shot set.
+        random_crop: crop training images anywhere, not in the centre (never drawn scenes).
+        random_flip: mirror half of the training images (never drawn scenes: captions say "left").
+        num_workers: loader processes per device; batches do not depend on it.
+        seed: with the epoch, decides order, captions and crops.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+        DataError: data are missing or broken.
+    """
+
+    def __init__(  # noqa: PLR0913 - a data module's settings are its constructor
+        self,
+        path: str = WORLD_PATH,
+        image_size: int = 64,
+        global_batch_size: int = 64,
+        world: WorldSpec = WORLD,
+        captions: CaptionSpec = CAPTIONS,
+        validation: str | None = None,
+        validation_share: float = 0.02,
+        num_val_samples: int = 2000,
+        zero_shot: str | None = "auto",
+        zero_shot_per_class: int = 10,
+        random_crop: bool = True,
+        random_flip: bool = False,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        captions.check()
+        self.path, self.image_size, self.global_batch_size = path, image_size, global_batch_size
+        self.world, self.captions = world, captions
+        self.validation, self.validation_share = validation, validation_share
+        self.num_val_samples = num_val_samples
+        self.zero_shot, self.zero_shot_per_class = zero_shot, zero_shot_per_class
+        self.num_workers, self.seed = num_workers, seed
+        drawn = path == WORLD_PATH
+        self._train_transform = ImageTransform(
+            image_size, random_crop and not drawn, random_flip and not drawn
+        )
+
+    def prepare_data(self) -> None:
+        """Write what is not in the cache yet (once per machine)."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sets and fix which samples are for training and for validation."""
+        self._split = open_split(
+            self.path,
+            self.validation,
+            image_size=self.image_size,
+            world=self.world,
+            validation_share=self.validation_share,
+            num_val_samples=self.num_val_samples,
+            seed=self.seed,
+        )
+        classes = self.zero_shot
+        if classes == "auto":
+            classes = WORLD_PATH if self.path == WORLD_PATH else None
+        self._zero_shot = classes and ZeroShotBatches.open(
+            classes,
+            image_size=self.image_size,
+            world=self.world,
+            per_class=self.zero_shot_per_class,
+        )
+
+    def train_dataloader(self) -> TrainLoader:
+        """Stateful loader of ``ImageTextBatch``."""
+        train, keep = self._split.train, self._split.train_indices
+        return TrainLoader(
+            PairBatches(train, self._train_transform, self.captions, self.seed),
+            EpochOrder(train.chunk_sizes, seed=self.seed, keep=keep),
+            global_batch_size=self.global_batch_size,
+            devices=Devices.of(self.trainer),
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> list[FixedLoader]:
+        """Loaders of ``ImageTextBatch`` and, unless switched off, ``LabelledImageBatch``."""
+        transform = ImageTransform(self.image_size)
+        pairs = PairBatches(self._split.val, transform, self.captions, self.seed)
+        loaders = [self._fixed(pairs, self._split.val_indices)]
+        if self._zero_shot:
+            loaders.append(self._fixed(self._zero_shot, np.arange(len(self._zero_shot))))
+        return loaders
+
+    def _fixed(self, batches: MakeBatch, indices: np.ndarray) -> FixedLoader:
+        return FixedLoader(
+            batches,
+            indices,
+            global_batch_size=self.global_batch_size,
+            devices=Devices.of(self.trainer),
+            num_workers=self.num_workers,
+        )

@@ -1,0 +1,206 @@
+"""The pretraining mixture: [image, text], [text, image] and text alone, loss on the last part."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+from lightning.pytorch import LightningDataModule
+
+from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
+from vilau.data.images import ImageTransform, stack_images
+from vilau.data.pairs import load_image, open_split
+from vilau.data.shards import Record, ShardSet
+from vilau.data.streaming import Devices, EpochOrder, FixedLoader, TrainLoader
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
+from vilau.errors import ConfigError
+from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
+from vilau.world.language import facts
+from vilau.world.scene import Scene, pick, stream_rng
+
+DESCRIBE = "describe the picture ."
+"""What a user says for a caption, in the spelling of the drawn world."""
+IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT_ONLY = "image_to_text", "text_to_image", "text_only"
+
+DENSE = CaptionSpec(shape_share=0.0, color_share=0.0, dense_share=1.0)
+"""Captions that tell the whole scene."""
+PROMPTS = PromptSpec()
+"""The default mixture of prompts."""
+
+
+@dataclass(frozen=True)
+class MixtureBatches:
+    """Builds a ``MultimodalBatch`` with one document per sample index.
+
+    Form, text and crop of a document depend on ``(seed, epoch, index)`` alone.
+    """
+
+    source: ShardSet
+    transform: ImageTransform
+    shares: dict[str, float]
+    """Share of each form; all forms of a fixed set appear in turn."""
+    captions: CaptionSpec
+    prompts: PromptSpec
+    seed: int
+    fixed: bool = False
+    """Forms in turn rather than at random."""
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> MultimodalBatch:
+        """Return the batch of the samples at ``indices`` ``(B,)``."""
+        images: list[np.ndarray] = []
+        documents = []
+        records = self.source.read(indices)
+        for index, record in zip(indices.tolist(), records, strict=True):
+            rng = stream_rng(self.seed, "mixture", epoch, index)
+            form = self._form(rng, index)
+            if form != TEXT_ONLY:
+                images.append(load_image(record, self.transform, rng, self.source))
+            documents.append(self._document(form, record, rng, len(images) - 1))
+        return MultimodalBatch(
+            images=stack_images(images, image_size=self.transform.image_size),
+            documents=documents,
+        )
+
+    def _form(self, rng: random.Random, index: int) -> str:
+        forms = [form for form, share in self.shares.items() if share > 0]
+        if self.fixed:
+            return forms[index % len(forms)]
+        return rng.choices(forms, [self.shares[form] for form in forms])[0]
+
+    def _document(self, form: str, record: Record, rng: random.Random, image: int) -> Document:
+        if form == TEXT_ONLY:
+            text = pick(rng, facts()) if record.scene else pick(rng, record.texts)
+            return Document((TextSegment(text, target=True),), source=form)
+        if form == IMAGE_TO_TEXT:
+            return reading_document(image, self._text(record, rng, drawing=False))
+        return drawing_document(image, self._text(record, rng, drawing=True))
+
+    def _text(self, record: Record, rng: random.Random, *, drawing: bool) -> str:
+        if not record.scene:
+            return pick(rng, record.texts)
+        scene = Scene.from_json(record.scene)
+        if drawing:
+            return choose_prompt(scene, self.prompts, rng)
+        return choose_caption(scene, self.captions, rng)
+
+
+def reading_document(image: int, caption: str) -> Document:
+    """[image, request, **caption**]."""
+    parts = (ImageSegment(image), TextSegment(DESCRIBE), TextSegment(caption, target=True))
+    return Document(parts, source=IMAGE_TO_TEXT)
+
+
+def drawing_document(image: int, prompt: str) -> Document:
+    """[prompt, **image**]."""
+    return Document((TextSegment(prompt), ImageSegment(image, target=True)), source=TEXT_TO_IMAGE)
+
+
+class MultimodalMixture(LightningDataModule):
+    """Documents for pretraining; loaders of ``MultimodalBatch``.
+
+    Args:
+        path: ``world``, or any form of pairs that ``ImageTextPairs`` takes.
+        image_size: side of the images in pixels.
+        global_batch_size: documents per optimizer step over all devices.
+        world: which drawn scenes, where ``path`` is ``world``.
+        image_to_text_share: share of [image, text] documents; the three shares sum to 1.
+        text_to_image_share: share of [text, image] documents.
+        text_only_share: share of documents without an image (of drawn data: facts about shapes).
+        captions: what image-to-text documents of drawn scenes say.
+        prompts: what text-to-image documents of drawn scenes ask for.
+        validation: data for validation; None: see ``ImageTextPairs``.
+        validation_share: see ``ImageTextPairs``.
+        num_val_samples: at most so many validation documents, of all forms in turn.
+        random_crop: crop training images anywhere, not in the centre (never drawn scenes).
+        num_workers: loader processes per device; batches do not depend on it.
+        seed: with the epoch, decides order, forms and texts.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+        DataError: data are missing or broken.
+    """
+
+    def __init__(  # noqa: PLR0913 - a data module's settings are its constructor
+        self,
+        path: str = WORLD_PATH,
+        image_size: int = 64,
+        global_batch_size: int = 64,
+        world: WorldSpec = WORLD,
+        image_to_text_share: float = 0.5,
+        text_to_image_share: float = 0.5,
+        text_only_share: float = 0.0,
+        captions: CaptionSpec = DENSE,
+        prompts: PromptSpec = PROMPTS,
+        validation: str | None = None,
+        validation_share: float = 0.02,
+        num_val_samples: int = 512,
+        random_crop: bool = True,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        captions.check()
+        prompts.check()
+        self.shares = {
+            IMAGE_TO_TEXT: image_to_text_share,
+            TEXT_TO_IMAGE: text_to_image_share,
+            TEXT_ONLY: text_only_share,
+        }
+        _check_shares(self.shares)
+        self.path, self.image_size, self.global_batch_size = path, image_size, global_batch_size
+        self.world, self.captions, self.prompts = world, captions, prompts
+        self.validation, self.validation_share = validation, validation_share
+        self.num_val_samples, self.num_workers, self.seed = num_val_samples, num_workers, seed
+        self._train_transform = ImageTransform(image_size, random_crop and path != WORLD_PATH)
+
+    def prepare_data(self) -> None:
+        """Write what is not in the cache yet (once per machine)."""
+        self.setup()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Open the sets and fix which samples are for training and for validation."""
+        self._split = open_split(
+            self.path,
+            self.validation,
+            image_size=self.image_size,
+            world=self.world,
+            validation_share=self.validation_share,
+            num_val_samples=self.num_val_samples,
+            seed=self.seed,
+        )
+
+    def train_dataloader(self) -> TrainLoader:
+        """Stateful loader of ``MultimodalBatch``."""
+        train, keep = self._split.train, self._split.train_indices
+        return TrainLoader(
+            self._batches(train, self._train_transform, fixed=False),
+            EpochOrder(train.chunk_sizes, seed=self.seed, keep=keep),
+            global_batch_size=self.global_batch_size,
+            devices=Devices.of(self.trainer),
+            num_workers=self.num_workers,
+        )
+
+    def val_dataloader(self) -> FixedLoader:
+        """Loader of ``MultimodalBatch`` over a fixed set with all forms."""
+        return FixedLoader(
+            self._batches(self._split.val, ImageTransform(self.image_size), fixed=True),
+            self._split.val_indices,
+            global_batch_size=self.global_batch_size,
+            devices=Devices.of(self.trainer),
+            num_workers=self.num_workers,
+        )
+
+    def _batches(self, source: ShardSet, transform: ImageTransform, fixed: bool) -> MixtureBatches:
+        return MixtureBatches(
+            source, transform, self.shares, self.captions, self.prompts, self.seed, fixed
+        )
+
+
+def _check_shares(shares: dict[str, float]) -> None:
+    total = sum(shares.values())
+    if min(shares.values()) < 0 or abs(total - 1.0) > 1e-6:
+        written = ", ".join(f"{form}_share {share}" for form, share in shares.items())
+        raise ConfigError(
+            f"data has {written}, which sum to {total:g}; write shares from 0 to 1 that sum to 1."
+        )

@@ -1,0 +1,117 @@
+"""From stored pairs to batches: which samples train, which validate, and what a batch holds."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from vilau.data.captions import CaptionSpec, caption_matches, choose_caption
+from vilau.data.images import ImageTransform, UnreadableImageError, stack_images
+from vilau.data.prepare import pairs_set
+from vilau.data.shards import Record, ShardSet
+from vilau.data.world_data import WORLD_PATH, WorldSpec, world_set
+from vilau.errors import ConfigError, DataError
+from vilau.types import ImageTextBatch
+from vilau.world.scene import Scene, pick, stream_rng
+
+
+@dataclass(frozen=True)
+class Split:
+    """Training and validation samples; index arrays point into their sets."""
+
+    train: ShardSet
+    train_indices: np.ndarray
+    val: ShardSet
+    val_indices: np.ndarray
+
+
+def open_split(
+    path: str,
+    validation: str | None,
+    *,
+    image_size: int,
+    world: WorldSpec,
+    validation_share: float,
+    num_val_samples: int,
+    seed: int,
+) -> Split:
+    """Open the sets of a data module; the arguments are those of ``ImageTextPairs``.
+
+    Raises:
+        ConfigError: the validation share or number makes no sense.
+        DataError: data are missing or broken.
+    """
+    if num_val_samples < 1:
+        raise ConfigError(f"data.num_val_samples is {num_val_samples}; write at least 1.")
+    train = _open(path, "train", world, image_size)
+    every = np.arange(len(train))
+    if validation is not None or path == WORLD_PATH:
+        val = _open(validation or WORLD_PATH, "val", world, image_size)
+        return Split(train, every, val, np.arange(min(num_val_samples, len(val))))
+    if not 0.0 < validation_share < 1.0:
+        raise ConfigError(
+            f"data.validation_share is {validation_share}; write a share between 0 and 1, or name "
+            "a set of its own in data.validation."
+        )
+    if len(train) < 2:
+        raise ConfigError(
+            f"data.path {path} holds {len(train)} sample, too few to hold one back; add images, "
+            "or name a validation set in data.validation."
+        )
+    num_held = min(num_val_samples, max(1, round(validation_share * len(train))), len(train) - 1)
+    held = np.zeros(len(train), dtype=bool)
+    held[np.random.default_rng((seed, len(train))).permutation(len(train))[:num_held]] = True
+    return Split(train, every[~held], train, every[held])
+
+
+def _open(path: str, split: str, world: WorldSpec, image_size: int) -> ShardSet:
+    if path == WORLD_PATH:
+        return world_set(world, "train" if split == "train" else "val", image_size=image_size)
+    return pairs_set(path)
+
+
+def load_image(
+    record: Record, transform: ImageTransform, rng: random.Random, source: ShardSet
+) -> np.ndarray:
+    """Decode a stored image to uint8 ``(H, W, 3)``; raises ``DataError`` naming the set."""
+    try:
+        return transform(record.image, rng)
+    except UnreadableImageError as error:
+        raise DataError(
+            f"{source.folder} holds an image that cannot be read ({error}); prepare it again with "
+            "`vilau data prepare`, which checks every image."
+        ) from error
+
+
+class PairBatches:
+    """Builds an ``ImageTextBatch`` from sample indices.
+
+    The caption and the crop of a sample depend on ``(seed, epoch, index)`` alone.
+    """
+
+    def __init__(
+        self, source: ShardSet, transform: ImageTransform, captions: CaptionSpec, seed: int
+    ) -> None:
+        self._source, self._transform = source, transform
+        self._captions, self._seed = captions, seed
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> ImageTextBatch:
+        """Return the batch of the samples at ``indices`` ``(B,)``."""
+        records = self._source.read(indices)
+        scenes = [Scene.from_json(record.scene) for record in records if record.scene]
+        images, texts = [], []
+        for position, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
+            rng = stream_rng(self._seed, "pairs", epoch, index)
+            images.append(load_image(record, self._transform, rng, self._source))
+            if scenes:
+                texts.append(choose_caption(scenes[position], self._captions, rng))
+            else:
+                texts.append(pick(rng, record.texts))
+        return ImageTextBatch(
+            images=stack_images(images, image_size=self._transform.image_size),
+            texts=texts,
+            matches=caption_matches(scenes, texts) if scenes else None,
+            scenes=[record.scene for record in records if record.scene],
+        )

@@ -1,0 +1,53 @@
+"""Drawing an index from logits: temperature, top-k, top-p, and random numbers that belong to a row.
+
+N rows, K choices.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def filter_probabilities(
+    logits_NK: Tensor, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+) -> Tensor:
+    """Return float32 probabilities ``(N, K)``: temperature, then top-k, then top-p, renormalised.
+
+    ``top_k`` <= 0 or >= K keeps all. Top-p keeps the most likely choices until their sum reaches p; the
+    choice that crosses p is kept, and the first always is (VILA-U's and RQ-Transformer's rule).
+    """
+    logits_NK = logits_NK.float() / temperature
+    if 0 < top_k < logits_NK.shape[-1]:
+        threshold_N1 = logits_NK.topk(top_k, dim=-1).values[:, -1:]
+        logits_NK = logits_NK.masked_fill(logits_NK < threshold_N1, float("-inf"))
+    probs_NK = logits_NK.softmax(dim=-1)
+    if top_p < 1.0:
+        sorted_NK, order_NK = probs_NK.sort(dim=-1, descending=True)
+        before_NK = sorted_NK.cumsum(dim=-1) - sorted_NK
+        dropped_NK = torch.zeros_like(probs_NK, dtype=torch.bool).scatter(
+            -1, order_NK, before_NK >= top_p
+        )
+        probs_NK = probs_NK.masked_fill(dropped_NK, 0.0)
+        probs_NK = probs_NK / probs_NK.sum(dim=-1, keepdim=True)
+    return probs_NK
+
+
+def draw(probs_NK: Tensor, uniforms_N: Tensor) -> Tensor:
+    """Draw one index per row by inverting its cumulative distribution at ``uniforms_N`` in [0, 1).
+
+    The draw of a row depends on its own number alone, so a picture does not change with its batch.
+    """
+    cumulative_NK = probs_NK.double().cumsum(dim=-1)
+    points_N1 = uniforms_N.double()[:, None] * cumulative_NK[:, -1:]
+    drawn_N = torch.searchsorted(cumulative_NK, points_N1, right=True)[:, 0]
+    return drawn_N.clamp(max=probs_NK.shape[-1] - 1)
+
+
+def row_uniforms(seeds: Sequence[int], count: int, device: torch.device) -> Tensor:
+    """Return ``(len(seeds), count)`` numbers in [0, 1): row i from its own generator, ``seeds[i]``."""
+    rows = [
+        torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        for seed in seeds
+    ]
+    return torch.stack(rows).to(device)

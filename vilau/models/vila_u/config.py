@@ -1,0 +1,90 @@
+"""Sizes of VILA-U. Defaults are the published 256-pixel model (reference: VILA-U sections 3 and 4)."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from vilau.errors import ConfigError
+
+
+@dataclass
+class QuantizerConfig:
+    """Residual quantiser: one codebook shared by all depths, learnt by EMA."""
+
+    depth: int = 4
+    codebook_size: int = 16384
+    decay: float = 0.99
+    restart_unused_codes: bool = True
+
+    def __post_init__(self) -> None:
+        for key in ("depth", "codebook_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"quantizer.{key} is {getattr(self, key)}; write 1 or more.")
+
+
+@dataclass
+class DecoderConfig:
+    """Pixel decoder (VQGAN's f16 by default: 128 channels, x1 x1 x2 x2 x4, finest first)."""
+
+    channels: int = 128
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    num_res_blocks: int = 2
+    attention_grids: tuple[int, ...] = (16,)
+    z_channels: int = 256
+    latent_grid: int | None = None
+    """Resize the quantised grid to this side first (24 for the 27x27 grid of the 384-pixel model)."""
+    norm_groups: int = 32
+    output_patch: int = 1
+    """Pixels per side written by each cell of the finest level; 1 is the published decoder."""
+    dropout: float = 0.0
+
+
+@dataclass
+class HeadConfig:
+    """Depth transformer; defaults are the published code's."""
+
+    width: int = 2560
+    num_layers: int = 6
+    num_heads: int = 40
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ConfigError(
+                f"head.num_heads is {self.num_heads}, which does not divide head.width {self.width}; "
+                f"write a divisor of {self.width}."
+            )
+
+
+@dataclass
+class PromptConfig:
+    """The words around a turn (Vicuna v1, as published)."""
+
+    system: str = (
+        "A chat between a curious user and an artificial intelligence assistant. "
+        "The assistant gives helpful, detailed, and polite answers to the user's questions."
+    )
+    user: str = "USER:"
+    assistant: str = "ASSISTANT:"
+
+
+@dataclass
+class TowerConfig:
+    """Everything a vision tower is built from; ``siglip`` holds the fields of ``SiglipSizes``."""
+
+    siglip: dict[str, Any] = field(default_factory=dict)
+    quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain nested dicts, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "TowerConfig":
+        """Rebuild from ``to_dict`` (JSON turns tuples into lists; they become tuples again)."""
+        decoder = {k: tuple(v) if isinstance(v, list) else v for k, v in data["decoder"].items()}
+        return cls(
+            siglip=dict(data["siglip"]),
+            quantizer=QuantizerConfig(**data["quantizer"]),
+            decoder=DecoderConfig(**decoder),
+        )

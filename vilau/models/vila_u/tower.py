@@ -1,0 +1,186 @@
+"""VILA-U's vision tower: SigLIP, residual quantiser, pixel decoder (section 3.1 of the paper).
+
+B images, P positions, C SigLIP width (= code width Z), D residual depth, h w code grid.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import SiglipModel
+
+from vilau.errors import ConfigError
+from vilau.layers.convolution import ConvDecoder
+from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.models.interface import CodeSpec, VisualTokenizer
+from vilau.models.siglip import SiglipSizes, TextInputs, build_siglip, load_siglip
+from vilau.models.storage import load_weights, read_config, save_folder
+from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
+
+KIND = "vila_u.tower"
+
+
+class TowerForward(NamedTuple):
+    """One training pass through the tower."""
+
+    features: Tensor
+    """``(B, P, C)`` before quantisation."""
+    quantized: Quantized
+    images: Tensor
+    """Reconstructions ``(B, 3, H, W)``."""
+
+
+class VisionTower(VisualTokenizer):
+    """Images to text-aligned residual codes and back.
+
+    The features are those after the last SigLIP block but one; there is no projection between encoder and
+    quantiser. The last block, post-norm and pooling head read the *quantised* features and give the image
+    feature that the contrastive loss compares with the text tower's.
+    """
+
+    def __init__(self, config: TowerConfig, siglip: SiglipModel | None = None) -> None:
+        super().__init__()
+        self.config = config
+        self.sizes = SiglipSizes(**config.siglip)
+        self.siglip = siglip if siglip is not None else build_siglip(self.sizes)
+        width, grid, decoder = self.sizes.hidden_size, self.sizes.grid, config.decoder
+        self.quantizer = ResidualQuantizer(
+            depth=config.quantizer.depth,
+            codebook_size=config.quantizer.codebook_size,
+            width=width,
+            decay=config.quantizer.decay,
+            restart_unused_codes=config.quantizer.restart_unused_codes,
+        )
+        decoder_grid = decoder.latent_grid or grid
+        pixels = decoder_grid * 2 ** (len(decoder.multipliers) - 1) * decoder.output_patch
+        if pixels != self.sizes.image_size:
+            raise ConfigError(
+                f"decoder.multipliers has {len(decoder.multipliers)} levels, which turn the {decoder_grid}-cell "
+                f"grid into {pixels} pixels instead of {self.sizes.image_size}; write as many levels as "
+                "doublings are needed (times decoder.output_patch), plus one."
+            )
+        self.post_quant_conv = nn.Conv2d(width, decoder.z_channels, 1)
+        self.decoder = ConvDecoder(
+            in_channels=decoder.z_channels,
+            channels=decoder.channels,
+            multipliers=decoder.multipliers,
+            num_res_blocks=decoder.num_res_blocks,
+            attention_grids=decoder.attention_grids,
+            grid=decoder_grid,
+            dropout=decoder.dropout,
+            norm_groups=decoder.norm_groups,
+            output_patch=decoder.output_patch,
+        )
+        self._text_inputs = TextInputs(self.sizes)
+
+    @classmethod
+    def from_siglip(
+        cls, source: str, *, quantizer: QuantizerConfig, decoder: DecoderConfig
+    ) -> "VisionTower":
+        """Start a tower from pretrained SigLIP weights: ``world-siglip``, a folder, or a hub name."""
+        siglip, sizes = load_siglip(source)
+        config = TowerConfig(dataclasses.asdict(sizes), quantizer, decoder)
+        return cls(config, siglip)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "VisionTower":
+        """Load a tower saved by ``save``; raises ``CheckpointError`` for anything else."""
+        tower = cls(TowerConfig.from_dict(read_config(folder, KIND)["tower"]))
+        load_weights(tower, folder)
+        return tower
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``."""
+        save_folder(folder, kind=KIND, config={"tower": self.config.to_dict()}, module=self)
+
+    @property
+    def spec(self) -> CodeSpec:
+        """One level of grid x grid cells."""
+        return CodeSpec(
+            levels=((self.sizes.grid, self.sizes.grid),),
+            depth=self.config.quantizer.depth,
+            codebook_size=self.config.quantizer.codebook_size,
+            embed_dim=self.sizes.hidden_size,
+            image_size=self.sizes.image_size,
+        )
+
+    # ---------------------------------------------------------------- images to features and codes
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the features that are quantised, ``(B, P, C)``, of images in [-1, 1]."""
+        vision = self.siglip.vision_model
+        hidden = vision.embeddings(images)
+        for block in vision.encoder.layers[:-1]:
+            hidden = block(hidden, attention_mask=None)
+        return hidden
+
+    def quantize(self, images: Tensor) -> Quantized:
+        """Return the quantised features and codes of images in [-1, 1]."""
+        return self.quantizer(self.features(images))
+
+    def forward(self, images: Tensor) -> TowerForward:
+        """Encode, quantise and reconstruct images in [-1, 1]."""
+        features = self.features(images)
+        quantized = self.quantizer(features)
+        return TowerForward(features, quantized, self.pixels(quantized.features))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Map images in [-1, 1] to codes ``(B, P, D)``."""
+        return self.quantize(images).codes
+
+    def embed(self, codes: Tensor) -> Tensor:
+        """Map codes ``(B, P, D)`` to the sum of their vectors, ``(B, P, C)``."""
+        return self.quantizer.embed(codes)
+
+    # ---------------------------------------------------------------- features to pixels
+
+    def pixels(self, features: Tensor) -> Tensor:
+        """Decode quantised features ``(B, P, C)`` to images ``(B, 3, H, W)`` near [-1, 1]."""
+        B, P, C = features.shape
+        grid = self.sizes.grid
+        z = features.transpose(1, 2).reshape(B, C, grid, grid)
+        target = self.config.decoder.latent_grid
+        if target is not None and target != grid:
+            size = (target, target)
+            z = F.interpolate(z.float(), size=size, mode="bilinear", align_corners=False).to(
+                z.dtype
+            )
+        return self.decoder(self.post_quant_conv(z))
+
+    def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
+        """Decode codes from their first ``upto`` depths (all)."""
+        return self.pixels(self.quantizer.embed(codes, upto))
+
+    # ---------------------------------------------------------------- alignment with text
+
+    def pooled(self, features: Tensor) -> Tensor:
+        """Normalised image feature ``(B, C)`` of (quantised) features ``(B, P, C)``.
+
+        Last SigLIP block, post-norm, attention pooling: where the published weights put it.
+        """
+        vision = self.siglip.vision_model
+        hidden = vision.encoder.layers[-1](features, attention_mask=None)
+        return F.normalize(vision.head(vision.post_layernorm(hidden)).float(), dim=-1)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised feature of the discrete image, ``(B, C)``, of images in [-1, 1]."""
+        return self.pooled(self.quantize(images).features)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Normalised text features ``(len(texts), C)``."""
+        ids = self._text_inputs(texts, self.siglip.logit_scale.device)
+        return F.normalize(self.siglip.text_model(input_ids=ids).pooler_output.float(), dim=-1)
+
+    def freeze_text(self) -> None:
+        """Keep the text tower as it was pretrained (the paper's recipe)."""
+        self.siglip.text_model.requires_grad_(requires_grad=False)
+
+    @torch.no_grad()
+    def reconstruct_by_depth(self, images: Tensor) -> Tensor:
+        """Reconstruct images in [-1, 1] from depth 1, depths 1-2, ... all: ``(D, B, 3, H, W)``."""
+        codes = self.encode(images)
+        return torch.stack([self.decode(codes, upto=d + 1) for d in range(codes.shape[-1])])

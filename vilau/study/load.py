@@ -1,0 +1,145 @@
+"""Read a study and everything it names, and lay the overlays of a stage over one another.
+
+Later wins: part(s) -> ``scales/<scale>.yaml`` -> the study's own ``scales`` -> the stage's ``set``
+-> the variant's ``set`` -> ``--set``. A machine lies over ``trainer`` and comes last of all, when a
+run is written down (see ``plan``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vilau.errors import ConfigError
+from vilau.study.dotted import merged, plain_key, set_dotted
+from vilau.study.parse import check_section, machine_file, overlay_file, parse_study, stage_setting
+from vilau.study.schema import Setting, Stage, Study, Variant
+from vilau.study.suggest import did_you_mean
+from vilau.study.yaml_reader import YamlFile, parse_value, read_yaml
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """A stage's config after all overlays, and where each of its settings was written."""
+
+    config: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
+    """Dotted key as a user writes it -> ``file:line`` of the overlay that had the last word."""
+
+    def origin(self, key: str) -> str:
+        """Return where ``key`` or its nearest parent was set, or an empty text."""
+        while key:
+            if key in self.origins:
+                return self.origins[key]
+            key = key.rpartition(".")[0]
+        return ""
+
+
+def load_study(path: str | Path) -> Study:
+    """Read ``experiments/x.yaml``.
+
+    Raises:
+        ConfigError: one sentence with file, line, key and what to write instead.
+    """
+    return parse_study(read_yaml(path, what="study"), Path(path))
+
+
+def load_scale(study: Study, name: str) -> dict[str, tuple[Setting, ...]]:
+    """Return the settings per stage of a scale: the file's, then the study's own.
+
+    Stages the study lacks are ignored: one scale file serves many studies.
+    """
+    path = study.path.parent / "scales" / f"{name}.yaml"
+    known = [*_names(path.parent), *study.scales]
+    if name not in known:
+        raise ConfigError(f"there is no scale `{name}`.{did_you_mean(name, known)}")
+    of_file = overlay_file(read_yaml(path, what="scale")) if path.exists() else {}
+    own = study.scales.get(name, {})
+    for stage in own:
+        if stage not in study.stages:
+            where = study.source.where(("scales", name, stage))
+            raise ConfigError(
+                f"{where}: there is no stage `{stage}`.{did_you_mean(stage, study.stages)}"
+            )
+    return {stage: (*of_file.get(stage, ()), *own.get(stage, ())) for stage in study.stages}
+
+
+def load_machine(study: Study, name: str) -> dict[str, Any]:
+    """Return what ``machines/<name>.yaml`` lays over every stage's ``trainer``."""
+    path = study.path.parent / "machines" / f"{name}.yaml"
+    if not path.exists():
+        raise ConfigError(
+            f"there is no machine `{name}`.{did_you_mean(name, _names(path.parent))}"
+        )
+    return machine_file(read_yaml(path, what="machine"))
+
+
+def parse_overrides(study: Study, texts: Iterable[str]) -> list[tuple[str, Setting]]:
+    """Read ``--set stage.key=value`` arguments.
+
+    Raises:
+        ConfigError: no ``=``, an unknown stage, or a key that no stage's config can have.
+    """
+    out = []
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--set {text}: write stage.key=value.")
+        out.append(stage_setting(key, parse_value(value), study.stages, f"--set {text}"))
+    return out
+
+
+def stage_config(
+    study: Study,
+    stage: Stage,
+    variant: Variant,
+    *,
+    scale: Mapping[str, Sequence[Setting]],
+    overrides: Sequence[tuple[str, Setting]] = (),
+) -> StageConfig:
+    """Lay the overlays of one stage of one variant over one another.
+
+    Raises:
+        ConfigError: a part is missing or is no stage config, or an overlay does not fit it.
+    """
+    config: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name in stage.configs:
+        part = _read_part(study, stage, name)
+        config = merged(config, part.data)
+        for path in part.lines:
+            origins[plain_key(path)] = part.where(path)
+    for setting in (
+        *scale.get(stage.name, ()),
+        *stage.settings,
+        *(setting for name, setting in variant.settings if name == stage.name),
+        *(setting for name, setting in overrides if name == stage.name),
+    ):
+        try:
+            set_dotted(config, setting.key, setting.value)
+        except ConfigError as error:
+            raise ConfigError(f"{setting.origin}: {stage.name}: {error}") from None
+        origins[setting.key.rstrip("+")] = setting.origin
+    return StageConfig(config, origins)
+
+
+def _read_part(study: Study, stage: Stage, name: str) -> YamlFile:
+    path = study.path.parent / name
+    where = study.source.where(("stages", stage.name, "config"))
+    if not path.exists():
+        found = sorted(
+            str(p.relative_to(study.path.parent)) for p in study.path.parent.glob("parts/*.yaml")
+        )
+        raise ConfigError(f"{where}: there is no file `{name}`.{did_you_mean(name, found)}")
+    part = read_yaml(path, what="part")
+    if not isinstance(part.data, dict):
+        raise ConfigError(f"{part.name} holds {part.data!r}; write a stage config (model, data, …).")
+    for key in part.data:
+        check_section(str(key), part.where((key,)))
+    return part
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))

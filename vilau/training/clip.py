@@ -1,0 +1,99 @@
+"""Contrastive pretraining of a SigLIP (Zhai et al. 2023): where the drawn world's towers start from."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vilau.layers.contrastive import sigmoid_contrastive_loss
+from vilau.layers.pixels import to_float
+from vilau.models.siglip import KIND, SiglipSizes, TextInputs, build_siglip, load_siglip
+from vilau.models.storage import save_folder
+from vilau.training.base import TrainingModule
+from vilau.training.optimizers import OptimizerConfig
+from vilau.types import EmbeddingOutput, ImageTextBatch, LabelledImageBatch
+
+
+class ClipPretraining(TrainingModule):
+    """Train image and text encoders on pairs, with every true caption of a batch as a positive."""
+
+    def __init__(
+        self,
+        siglip: SiglipSizes | None = None,
+        checkpoint: str | None = None,
+        logit_bias: float = -10.0,
+        optimizer: OptimizerConfig | None = None,
+    ) -> None:
+        """Start from random weights of ``siglip``'s sizes, or go on from a saved ``checkpoint`` folder.
+
+        ``logit_bias`` is where the bias starts; -10 fits large batches of distinct captions, -3 the short
+        captions of the curriculum, of which many are true of many images.
+        """
+        super().__init__(optimizer or OptimizerConfig())
+        self.remember(
+            siglip=siglip, checkpoint=checkpoint, logit_bias=logit_bias, optimizer=optimizer
+        )
+        if checkpoint is not None:
+            self.model, self.sizes = load_siglip(checkpoint)
+        else:
+            self.sizes = siglip or SiglipSizes()
+            self.model = build_siglip(self.sizes, logit_bias=logit_bias)
+        self._text_inputs = TextInputs(self.sizes)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised features ``(B, C)`` of uint8 images."""
+        vision = self.model.vision_model
+        hidden = vision.embeddings(to_float(images))
+        for block in vision.encoder.layers:
+            hidden = block(hidden, attention_mask=None)
+        return F.normalize(vision.head(vision.post_layernorm(hidden)).float(), dim=-1)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Normalised features ``(len(texts), C)``."""
+        ids = self._text_inputs(texts, self.device)
+        return F.normalize(self.model.text_model(input_ids=ids).pooler_output.float(), dim=-1)
+
+    def _loss(self, batch: ImageTextBatch) -> Tensor:
+        return sigmoid_contrastive_loss(
+            self.image_features(batch.images),
+            self.text_features(batch.texts),
+            logit_scale=self.model.logit_scale,
+            logit_bias=self.model.logit_bias,
+            matches_BB=batch.matches,
+        )
+
+    def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
+        """One contrastive step."""
+        loss = self._loss(batch)
+        self.log_losses({"contrastive": loss}, split="train", batch_size=len(batch.texts))
+        self.log("train/logit_scale", self.model.logit_scale.detach().exp())
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def validation_step(
+        self, batch: ImageTextBatch | LabelledImageBatch, batch_idx: int, dataloader_idx: int = 0
+    ) -> EmbeddingOutput:
+        """Embed a batch; zero-shot accuracy is a callback's work."""
+        if isinstance(batch, ImageTextBatch):
+            self.log(
+                "val/contrastive_loss",
+                self._loss(batch),
+                batch_size=len(batch.texts),
+                add_dataloader_idx=False,
+                sync_dist=True,
+            )
+        return EmbeddingOutput(self.image_features(batch.images))
+
+    def export(self, folder: str) -> None:
+        """Write the SigLIP as a folder that ``load_siglip`` reads."""
+        if self.global_rank == 0:
+            save_folder(folder, kind=KIND, config={"sizes": asdict(self.sizes)}, module=self.model)
+
+    def blocks_to_shard(self) -> list[torch.nn.Module]:
+        """The blocks of both encoders."""
+        return [
+            *self.model.vision_model.encoder.layers,
+            *self.model.text_model.encoder.layers,
+        ]

@@ -1,0 +1,65 @@
+"""AdamW and the learning-rate schedules of the three papers."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from vilau.errors import ConfigError
+
+
+@dataclass
+class OptimizerConfig:
+    """AdamW with a linear warm-up and a cosine or constant schedule."""
+
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.0
+    """Applied to matrices alone; biases, norms, embeddings of depth and scales stay free."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    warmup_share: float = 0.03
+    """Share of all steps spent rising from 0 to the full rate."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    final_share: float = 0.0
+    """Rate at the end as a share of the full rate (cosine only)."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise ConfigError(
+                f"optimizer.learning_rate is {self.learning_rate}; write a positive number."
+            )
+        if not 0 <= self.warmup_share < 1:
+            raise ConfigError(
+                f"optimizer.warmup_share is {self.warmup_share}; write a share from 0 to below 1."
+            )
+
+
+def build_optimizer(
+    parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, num_steps: int
+) -> dict[str, Any]:
+    """Return Lightning's optimizer dictionary for the named parameters that require gradients."""
+    trained = [p for _, p in parameters if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas
+    )
+    scheduler = LambdaLR(optimizer, lambda step: rate_share(step, num_steps, config))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def rate_share(step: int, num_steps: int, config: OptimizerConfig) -> float:
+    """Return the rate of ``step`` as a share of the full rate."""
+    warmup = max(1, round(config.warmup_share * num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    if config.schedule == "constant":
+        return 1.0
+    progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))
+    return config.final_share + (1 - config.final_share) * cosine

@@ -1,0 +1,112 @@
+"""Multimodal pretraining: one next-token loss over text and codes (VILA-U section 3.2)."""
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from vilau.models.interface import LossTerms
+from vilau.models.language import LanguageConfig
+from vilau.models.vila_u.config import HeadConfig, PromptConfig
+from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.tower import VisionTower
+from vilau.training.base import TrainingModule
+from vilau.training.optimizers import OptimizerConfig
+from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
+
+
+class LanguageTraining(TrainingModule):
+    """The step that pretraining and fine-tuning share; the model is any ``UnifiedModel``."""
+
+    model: VilaU
+
+    def __init__(
+        self, optimizer: OptimizerConfig, *, caption_dropout: float, loss_weights: dict[str, float]
+    ) -> None:
+        super().__init__(optimizer)
+        self.caption_dropout = caption_dropout
+        self.loss_weights = loss_weights
+
+    def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
+        """One step; a share of the captions to draw from is dropped, which guidance needs later."""
+        documents = [self._maybe_dropped(d) for d in batch.documents]
+        terms = self.model.losses(MultimodalBatch(batch.images, documents))
+        loss = terms.total(self.loss_weights)
+        self._log_terms(terms, "train")
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return loss
+
+    def _maybe_dropped(self, document: Document) -> Document:
+        drawn = any(isinstance(s, ImageSegment) and s.target for s in document.segments)
+        if not drawn or float(torch.rand(())) >= self.caption_dropout:
+            return document
+        segments = tuple(
+            TextSegment("") if isinstance(s, TextSegment) and not s.target else s
+            for s in document.segments
+        )
+        return dataclasses.replace(document, segments=segments)
+
+    def validation_step(self, batch: MultimodalBatch, batch_idx: int) -> None:
+        """Log the mean loss per predicted token over the whole validation set."""
+        self._log_terms(self.model.losses(batch), "val")
+
+    def _log_terms(self, terms: LossTerms, split: str) -> None:
+        for name, value in terms.means().items():
+            # Weighted by predictions, so the epoch mean is a mean over tokens, not over batches.
+            self.log(
+                f"{split}/{name}_loss",
+                value.detach(),
+                batch_size=int(terms.counts[name]),
+                on_step=split == "train",
+                on_epoch=split != "train",
+                sync_dist=split != "train",
+            )
+
+    def export(self, folder: str) -> None:
+        """Write the model as a folder that ``vilau.load`` reads."""
+        if self.global_rank == 0:
+            self.model.save(folder)
+
+    def blocks_to_shard(self) -> list[nn.Module]:
+        """The language model's and the depth transformer's blocks."""
+        return [*self.model.language.model.layers, *self.model.head.blocks]
+
+
+class MultimodalPretraining(LanguageTraining):
+    """Train language model, projector and depth transformer on pairs; the tower stays frozen."""
+
+    def __init__(
+        self,
+        tower_checkpoint: str,
+        language: LanguageConfig | None = None,
+        head: HeadConfig | None = None,
+        prompt: PromptConfig | None = None,
+        caption_dropout: float = 0.1,
+        text_weight: float = 1.0,
+        visual_weight: float = 1.0,
+        optimizer: OptimizerConfig | None = None,
+    ) -> None:
+        """Start from a trained tower's ``model`` folder and a language model.
+
+        ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
+        10 % is the usual rate for classifier-free guidance).
+        """
+        optimizer = optimizer or OptimizerConfig(learning_rate=5e-5)
+        super().__init__(
+            optimizer,
+            caption_dropout=caption_dropout,
+            loss_weights={"text": text_weight, "visual": visual_weight},
+        )
+        language, head = language or LanguageConfig(), head or HeadConfig()
+        prompt = prompt or PromptConfig()
+        self.remember(
+            tower_checkpoint=tower_checkpoint,
+            language=language,
+            head=head,
+            prompt=prompt,
+            caption_dropout=caption_dropout,
+            text_weight=text_weight,
+            visual_weight=visual_weight,
+            optimizer=optimizer,
+        )
+        self.model = VilaU.start(VisionTower.load(tower_checkpoint), language, head, prompt)
