@@ -53,7 +53,9 @@ class ToyTraining(LightningModule):
         if lr > 4:
             raise ValueError("the constructor itself is broken")
         self.lr, self.noise, self.exit_at, self.step_s = lr, noise, exit_at, step_s
-        self.net = nn.Sequential(nn.Linear(4, width), nn.Dropout(0.1), nn.ReLU(), nn.Linear(width, 2))
+        self.net = nn.Sequential(
+            nn.Linear(4, width), nn.Dropout(0.1), nn.ReLU(), nn.Linear(width, 2)
+        )
         self.sizes = sizes
         if checkpoint:
             config = json.loads((Path(checkpoint) / "config.json").read_text())
@@ -179,9 +181,7 @@ class ToyImages(Callback):
     """Log a grid of squares, and carry the passport of the accuracy."""
 
     def __init__(self, reference: str = "toy-set") -> None:
-        self.passports = {
-            "val/accuracy": Passport("accuracy", reference=reference, num_samples=64)
-        }
+        self.passports = {"val/accuracy": Passport("accuracy", reference=reference, num_samples=64)}
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.logger is None:

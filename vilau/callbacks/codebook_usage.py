@@ -33,10 +33,10 @@ class CodebookUsage(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Count a batch's codes."""
         if not isinstance(batch, ImageTextBatch) or not isinstance(outputs, TowerOutput):
-            return
+            return False
         if self.usage is None or self.energy is None:
             if not isinstance(pl_module, Reconstructs):
                 raise ConfigError(
@@ -51,11 +51,12 @@ class CodebookUsage(MeasuringCallback):
         self.usage.update(outputs.codes)
         self.energy.update(outputs.residual_energy)
         self.fingerprint.update(batch.images)
+        return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
-        if self.usage is None or self.energy is None:
-            return
+        assert self.usage is not None
+        assert self.energy is not None
         digest, count = self.fingerprint.compute()
         reference = f"{split} images {digest}"
         values = {f"codebook_{name}": value for name, value in self.usage.compute().items()}
@@ -67,5 +68,6 @@ class CodebookUsage(MeasuringCallback):
                 num_samples=count,
                 details=f"codebook of {self.usage.codebook_size}",
             )
-            for depth, value in enumerate(per_depth, start=1):
+            # torchmetrics makes a scalar of a vector of one depth.
+            for depth, value in enumerate(per_depth.reshape(-1), start=1):
                 self.report(pl_module, f"{split}/{name}_d{depth}", value, passport)

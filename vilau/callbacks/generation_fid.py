@@ -45,10 +45,10 @@ class GenerationFID(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Add a batch's drawings and its real images."""
         if not isinstance(batch, PromptBatch) or not isinstance(outputs, DrawingOutput):
-            return
+            return False
         if batch.references is None:
             raise DataError(
                 "The prompts came without real images, which GenerationFID compares drawings with; "
@@ -64,12 +64,11 @@ class GenerationFID(MeasuringCallback):
                 self.floor.update(half, real=index == 0)
         self.real.update(batch.references)
         self.prompts.update(texts=batch.prompts)
+        return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
         digest, count = self.real.compute()
-        if not count:
-            return
         assert self.distance is not None
         assert self.floor is not None
         for name, distance, details in (

@@ -49,23 +49,24 @@ class GenerationJudge(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Judge a batch's drawings, and its real images twice."""
         if not isinstance(batch, PromptBatch) or not isinstance(outputs, DrawingOutput):
-            return
+            return False
         self._judge("draw", "prompt_exact", outputs.images, batch.requirements, batch.skills)
         self.prompts.update(texts=batch.prompts)
         if batch.references is None:
-            return
+            return True
         self._judge("draw_ceiling", "", batch.references, batch.requirements, batch.skills)
         # Every image is judged by the requirements of the prompt before it.
         asked = list(zip(batch.requirements, batch.skills, strict=True))
         shifted = [self.last or asked[-1], *asked[:-1]]
         self.last = asked[-1]
         if len(asked) == 1 and shifted[0] is asked[0]:
-            return  # the only prompt so far: there is no other to judge its image by
+            return True  # the only prompt so far: there is no other to judge its image by
         requirements, skills = map(list, zip(*shifted, strict=True))
         self._judge("draw_chance", "", batch.references, requirements, skills)
+        return True
 
     def _judge(
         self,

@@ -46,7 +46,7 @@ class ImageGrid(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Keep the first images."""
         if isinstance(batch, ImageTextBatch) and isinstance(pl_module, Reconstructs):
             missing = self.num_images - len(self.rows)
@@ -61,6 +61,7 @@ class ImageGrid(MeasuringCallback):
             missing = self.num_images - len(self.drawings)
             self.drawings += list(outputs.images[:missing].cpu())
             self.captions += batch.prompts[:missing]
+        return bool(self.rows or self.drawings or self.prompts)
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Show what was kept, and draw the prompts."""

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from vilau.errors import DataError
 from vilau.types import Passport
 
 
@@ -15,12 +16,14 @@ class MeasuringCallback(pl.Callback):
     """Gathers over the batches of a validation or a test and reports at its end.
 
     Subclasses fill `begin`, `observe` and `finish`; Lightning's sanity check before training is
-    passed over. Every rank must come to the same calls of `report` in the same order.
+    passed over. Nothing is reported if no batch was of the kind that the subclass measures. Every
+    rank must come to the same calls of `report` in the same order.
     """
 
     def __init__(self) -> None:
         self.passports: dict[str, Passport] = {}
         """What each metric measured, by metric name."""
+        self.seen = False
 
     # ------------------------------------------------------------------ for subclasses
 
@@ -29,8 +32,9 @@ class MeasuringCallback(pl.Callback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
-        """Take in one batch and what the module's step made of it."""
+    ) -> bool:
+        """Take in one batch and what the module's step made of it; say whether it was of use."""
+        return False
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report under ``val/`` or ``test/``, whichever ``split`` says."""
@@ -55,10 +59,12 @@ class MeasuringCallback(pl.Callback):
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a round."""
         if not trainer.sanity_checking:
+            self.seen = False
             self.begin(trainer, pl_module)
 
     def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin a round."""
+        self.seen = False
         self.begin(trainer, pl_module)
 
     def on_validation_batch_end(
@@ -72,7 +78,7 @@ class MeasuringCallback(pl.Callback):
     ) -> None:
         """Take in a batch."""
         if not trainer.sanity_checking:
-            self.observe(trainer, pl_module, outputs, batch)
+            self.seen |= self.observe(trainer, pl_module, outputs, batch)
 
     def on_test_batch_end(
         self,
@@ -84,13 +90,25 @@ class MeasuringCallback(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Take in a batch."""
-        self.observe(trainer, pl_module, outputs, batch)
+        self.seen |= self.observe(trainer, pl_module, outputs, batch)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report."""
         if not trainer.sanity_checking:
-            self.finish(trainer, pl_module, "val")
+            self._finish(trainer, pl_module, "val")
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Report."""
-        self.finish(trainer, pl_module, "test")
+        self._finish(trainer, pl_module, "test")
+
+    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        anyone = trainer.strategy.reduce_boolean_decision(self.seen, all=False)
+        everyone = trainer.strategy.reduce_boolean_decision(self.seen, all=True)
+        if anyone and not everyone:
+            raise DataError(
+                f"{type(self).__name__} saw no {split} batch on some of {trainer.world_size} "
+                "ranks; "
+                "give every rank a batch: use a larger set, smaller batches or fewer devices."
+            )
+        if anyone:
+            self.finish(trainer, pl_module, split)

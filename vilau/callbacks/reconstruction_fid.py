@@ -46,10 +46,10 @@ class ReconstructionFID(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Compare a batch's images with their reconstructions."""
         if not isinstance(batch, ImageTextBatch) or not isinstance(outputs, TowerOutput):
-            return
+            return False
         assert self.distance is not None
         self.distance.update(batch.images, real=True)
         self.distance.update(outputs.reconstructions, real=False)
@@ -57,12 +57,11 @@ class ReconstructionFID(MeasuringCallback):
         self.fingerprint.update(batch.images)
         if batch.scenes:
             self.scenes.update(outputs.reconstructions, batch.scenes)
+        return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
         digest, count = self.fingerprint.compute()
-        if not count:
-            return
         assert self.distance is not None
         reference = f"{split} images {digest}"
         similarity = self.similarity.compute()
@@ -80,7 +79,7 @@ class ReconstructionFID(MeasuringCallback):
         ):
             passport = Passport(metric=back, reference=reference, num_samples=count)
             self.report(pl_module, f"{split}/{name}", similarity[name], passport)
-        read = self.scenes.compute()
+        read = self.scenes.compute() if self.scenes.update_called else {}
         for name, metric in (("scene_exact", "scene_exact"), ("object_shape", "shape")):
             if metric in read:
                 passport = Passport(

@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 
+from vilau.errors import ConfigError
 from vilau.types import MultimodalBatch
 
 
@@ -22,6 +23,8 @@ class Throughput(pl.Callback):
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ConfigError(f"Throughput.every_n_steps is {every_n_steps}; write 1 or more.")
         self.every_n_steps = every_n_steps
         self.samples = 0
         self.seconds = 0.0

@@ -33,10 +33,10 @@ class ZeroShot(MeasuringCallback):
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
-    ) -> None:
+    ) -> bool:
         """Classify a batch's images."""
         if not isinstance(batch, LabelledImageBatch) or not isinstance(outputs, EmbeddingOutput):
-            return
+            return False
         if self.vectors is None:
             if not isinstance(pl_module, EmbedsTexts):
                 raise ConfigError(
@@ -47,12 +47,11 @@ class ZeroShot(MeasuringCallback):
             self.vectors = class_vectors(pl_module.text_features, batch.class_texts)
         self.accuracy.update(outputs.features, batch.labels, self.vectors, batch.held_out)
         self.fingerprint.update(batch.images)
+        return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
         digest, count = self.fingerprint.compute()
-        if not count:
-            return
         prompts = text_hash(text for texts in self.texts for text in texts)
         passport = Passport(
             metric="zero-shot accuracy (template mean, renormalised)",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,20 +46,31 @@ def written_once(folder: Path, write: Callable[[], object], *, marker: str) -> P
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{folder}.lock"):
             if not (folder / marker).exists():
-                remove_leftovers(folder)
                 write()
     return folder
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary folders that killed writers of ``folder`` left (hold its lock)."""
-    for leftover in folder.parent.glob(f".{folder.name}.writing-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-
-
 def temporary_folder(folder: Path) -> Path:
-    """A sibling of ``folder`` to write into before the final rename; hidden, named by process."""
-    return folder.parent / f".{folder.name}.writing-{os.getpid()}"
+    """A hidden sibling of ``folder`` to write into before the final rename, named by process.
+
+    What killed processes of this machine left of the same folder is deleted first.
+    """
+    prefix = f".{folder.name}.writing-{socket.gethostname()}-"
+    for leftover in folder.parent.glob(f"{glob.escape(prefix)}*"):
+        process = leftover.name.removeprefix(prefix)
+        if process.isdigit() and (int(process) == os.getpid() or not _is_running(int(process))):
+            shutil.rmtree(leftover, ignore_errors=True)
+    return folder.parent / f"{prefix}{os.getpid()}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

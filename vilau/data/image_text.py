@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 
 from vilau.data.captions import CAPTIONS, CaptionSpec
 from vilau.data.images import ImageTransform
+from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import PairBatches, open_split
-from vilau.data.streaming import Devices, EpochOrder, FixedLoader, MakeBatch, TrainLoader
+from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
 from vilau.data.zero_shot import ZeroShotBatches
 
 
-class ImageTextPairs(LightningDataModule):
+class ImageTextPairs(StreamedDataModule):
     """Pairs for training, pairs and labelled images for validation.
 
     ``val_dataloader`` gives two loaders, of ``ImageTextBatch`` and of ``LabelledImageBatch`` (one
@@ -61,22 +61,21 @@ class ImageTextPairs(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            image_size=image_size,
+            global_batch_size=global_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         captions.check()
-        self.path, self.image_size, self.global_batch_size = path, image_size, global_batch_size
-        self.world, self.captions = world, captions
+        self.path, self.world, self.captions = path, world, captions
         self.validation, self.validation_share = validation, validation_share
         self.num_val_samples = num_val_samples
         self.zero_shot, self.zero_shot_per_class = zero_shot, zero_shot_per_class
-        self.num_workers, self.seed = num_workers, seed
         drawn = path == WORLD_PATH
         self._train_transform = ImageTransform(
             image_size, random_crop and not drawn, random_flip and not drawn
         )
-
-    def prepare_data(self) -> None:
-        """Write what is not in the cache yet (once per machine)."""
-        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets and fix which samples are for training and for validation."""
@@ -101,29 +100,15 @@ class ImageTextPairs(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``ImageTextBatch``."""
-        train, keep = self._split.train, self._split.train_indices
-        return TrainLoader(
-            PairBatches(train, self._train_transform, self.captions, self.seed),
-            EpochOrder(train.chunk_sizes, seed=self.seed, keep=keep),
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )
+        batches = PairBatches(self._split.train, self._train_transform, self.captions, self.seed)
+        return self._train_loader(batches, self._split)
 
     def val_dataloader(self) -> list[FixedLoader]:
         """Loaders of ``ImageTextBatch`` and, unless switched off, ``LabelledImageBatch``."""
         transform = ImageTransform(self.image_size)
         pairs = PairBatches(self._split.val, transform, self.captions, self.seed)
-        loaders = [self._fixed(pairs, self._split.val_indices)]
+        loaders = [self._fixed_loader(pairs, self._split.val_indices)]
         if self._zero_shot:
-            loaders.append(self._fixed(self._zero_shot, np.arange(len(self._zero_shot))))
+            indices = np.arange(len(self._zero_shot))
+            loaders.append(self._fixed_loader(self._zero_shot, indices))
         return loaders
-
-    def _fixed(self, batches: MakeBatch, indices: np.ndarray) -> FixedLoader:
-        return FixedLoader(
-            batches,
-            indices,
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )

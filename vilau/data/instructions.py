@@ -6,16 +6,16 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 
 from vilau.data.captions import PromptSpec, choose_prompt
 from vilau.data.images import ImageTransform, stack_images
 from vilau.data.mixture import PROMPTS, drawing_document
+from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import check_share, load_image, open_split
-from vilau.data.prepare import CONVERSATIONS
 from vilau.data.shards import ShardSet
-from vilau.data.streaming import Devices, EpochOrder, FixedLoader, TrainLoader
-from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
+from vilau.data.sources import CONVERSATIONS
+from vilau.data.streaming import FixedLoader, TrainLoader
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, level_of
 from vilau.errors import ConfigError
 from vilau.types import Document, ImageSegment, MultimodalBatch, Segment, TextSegment
 from vilau.world.questions import sample_questions
@@ -73,7 +73,7 @@ def conversation(image: int | None, turns: list[str] | tuple[str, ...]) -> Docum
     return Document(tuple(segments), source=CHAT)
 
 
-class Instructions(LightningDataModule):
+class Instructions(StreamedDataModule):
     """Chat documents for instruction tuning; loaders of ``MultimodalBatch``.
 
     Args:
@@ -113,21 +113,22 @@ class Instructions(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            image_size=image_size,
+            global_batch_size=global_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         prompts.check()
         check_share("drawing_share", drawing_share)
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
         self.path, self.image_folder = path, image_folder
-        self.image_size, self.global_batch_size = image_size, global_batch_size
+        level_of(world)
         self.world, self.turns_per_image = world, turns_per_image
         self.drawing_share, self.prompts = drawing_share, prompts
         self.validation, self.validation_share = validation, validation_share
-        self.num_val_samples, self.num_workers, self.seed = num_val_samples, num_workers, seed
-
-    def prepare_data(self) -> None:
-        """Write what is not in the cache yet (once per machine)."""
-        self.setup()
+        self.num_val_samples = num_val_samples
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets and fix which samples are for training and for validation."""
@@ -145,24 +146,11 @@ class Instructions(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
-        train, keep = self._split.train, self._split.train_indices
-        return TrainLoader(
-            self._batches(train),
-            EpochOrder(train.chunk_sizes, seed=self.seed, keep=keep),
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )
+        return self._train_loader(self._batches(self._split.train), self._split)
 
     def val_dataloader(self) -> FixedLoader:
         """Loader of ``MultimodalBatch`` over a fixed set."""
-        return FixedLoader(
-            self._batches(self._split.val),
-            self._split.val_indices,
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )
+        return self._fixed_loader(self._batches(self._split.val), self._split.val_indices)
 
     def _batches(self, source: ShardSet) -> InstructionBatches:
         # A crop may cut off what a question asks about, so even training images keep their centre.

@@ -6,13 +6,13 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-from lightning.pytorch import LightningDataModule
 
 from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
 from vilau.data.images import ImageTransform, stack_images
+from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import load_image, open_split
 from vilau.data.shards import Record, ShardSet
-from vilau.data.streaming import Devices, EpochOrder, FixedLoader, TrainLoader
+from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
@@ -96,7 +96,7 @@ def drawing_document(image: int, prompt: str) -> Document:
     return Document((TextSegment(prompt), ImageSegment(image, target=True)), source=TEXT_TO_IMAGE)
 
 
-class MultimodalMixture(LightningDataModule):
+class MultimodalMixture(StreamedDataModule):
     """Documents for pretraining; loaders of ``MultimodalBatch``.
 
     Args:
@@ -139,7 +139,12 @@ class MultimodalMixture(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            image_size=image_size,
+            global_batch_size=global_batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         captions.check()
         prompts.check()
         self.shares = {
@@ -148,15 +153,10 @@ class MultimodalMixture(LightningDataModule):
             TEXT_ONLY: text_only_share,
         }
         _check_shares(self.shares)
-        self.path, self.image_size, self.global_batch_size = path, image_size, global_batch_size
-        self.world, self.captions, self.prompts = world, captions, prompts
+        self.path, self.world, self.captions, self.prompts = path, world, captions, prompts
         self.validation, self.validation_share = validation, validation_share
-        self.num_val_samples, self.num_workers, self.seed = num_val_samples, num_workers, seed
+        self.num_val_samples = num_val_samples
         self._train_transform = ImageTransform(image_size, random_crop and path != WORLD_PATH)
-
-    def prepare_data(self) -> None:
-        """Write what is not in the cache yet (once per machine)."""
-        self.setup()
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets and fix which samples are for training and for validation."""
@@ -172,26 +172,17 @@ class MultimodalMixture(LightningDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
-        train, keep = self._split.train, self._split.train_indices
-        return TrainLoader(
-            self._batches(train, self._train_transform, fixed=False),
-            EpochOrder(train.chunk_sizes, seed=self.seed, keep=keep),
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )
+        batches = self._batches(self._split.train, self._train_transform, fixed=False)
+        return self._train_loader(batches, self._split)
 
     def val_dataloader(self) -> FixedLoader:
         """Loader of ``MultimodalBatch`` over a fixed set with all forms."""
-        return FixedLoader(
-            self._batches(self._split.val, ImageTransform(self.image_size), fixed=True),
-            self._split.val_indices,
-            global_batch_size=self.global_batch_size,
-            devices=Devices.of(self.trainer),
-            num_workers=self.num_workers,
-        )
+        batches = self._batches(self._split.val, ImageTransform(self.image_size), fixed=True)
+        return self._fixed_loader(batches, self._split.val_indices)
 
-    def _batches(self, source: ShardSet, transform: ImageTransform, fixed: bool) -> MixtureBatches:
+    def _batches(
+        self, source: ShardSet, transform: ImageTransform, *, fixed: bool
+    ) -> MixtureBatches:
         return MixtureBatches(
             source, transform, self.shares, self.captions, self.prompts, self.seed, fixed
         )

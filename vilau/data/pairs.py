@@ -9,9 +9,10 @@ import numpy as np
 
 from vilau.data.captions import CaptionSpec, caption_matches, choose_caption
 from vilau.data.images import ImageTransform, UnreadableImageError, stack_images
-from vilau.data.prepare import pairs_set
+from vilau.data.prepare import user_set
 from vilau.data.shards import Record, ShardSet
-from vilau.data.world_data import WORLD_PATH, WorldSpec, world_set
+from vilau.data.sources import PAIRS
+from vilau.data.world_data import WORLD_PATH, WorldSpec, WorldSplit, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.types import ImageTextBatch
 from vilau.world.scene import Scene, pick, stream_rng
@@ -36,8 +37,12 @@ def open_split(
     validation_share: float,
     num_val_samples: int,
     seed: int,
+    kind: str = PAIRS,
+    image_folder: str | None = None,
 ) -> Split:
     """Open the sets of a data module; the arguments are those of ``ImageTextPairs``.
+
+    ``kind`` is ``PAIRS`` or ``CONVERSATIONS``, with ``image_folder`` to look for their images in.
 
     Raises:
         ConfigError: the validation share or number makes no sense.
@@ -45,16 +50,18 @@ def open_split(
     """
     if num_val_samples < 1:
         raise ConfigError(f"data.num_val_samples is {num_val_samples}; write at least 1.")
-    train = _open(path, "train", world, image_size)
+
+    def opened(path: str, split: WorldSplit) -> ShardSet:
+        if path == WORLD_PATH:
+            return world_set(world, split, image_size=image_size)
+        return user_set(path, kind=kind, image_folder=image_folder)
+
+    train = opened(path, "train")
     every = np.arange(len(train))
     if validation is not None or path == WORLD_PATH:
-        val = _open(validation or WORLD_PATH, "val", world, image_size)
+        val = opened(validation or WORLD_PATH, "val")
         return Split(train, every, val, np.arange(min(num_val_samples, len(val))))
-    if not 0.0 < validation_share < 1.0:
-        raise ConfigError(
-            f"data.validation_share is {validation_share}; write a share between 0 and 1, or name "
-            "a set of its own in data.validation."
-        )
+    check_share("validation_share", validation_share)
     if len(train) < 2:
         raise ConfigError(
             f"data.path {path} holds {len(train)} sample, too few to hold one back; add images, "
@@ -66,10 +73,10 @@ def open_split(
     return Split(train, every[~held], train, every[held])
 
 
-def _open(path: str, split: str, world: WorldSpec, image_size: int) -> ShardSet:
-    if path == WORLD_PATH:
-        return world_set(world, "train" if split == "train" else "val", image_size=image_size)
-    return pairs_set(path)
+def check_share(key: str, share: float) -> None:
+    """Raise ``ConfigError`` unless ``data.<key>`` is a share."""
+    if not 0.0 <= share <= 1.0:
+        raise ConfigError(f"data.{key} is {share}; write a share from 0 to 1.")
 
 
 def load_image(
@@ -83,6 +90,14 @@ def load_image(
             f"{source.folder} holds an image that cannot be read ({error}); prepare it again with "
             "`vilau data prepare`, which checks every image."
         ) from error
+
+
+def load_images(
+    source: ShardSet, indices: np.ndarray, transform: ImageTransform
+) -> list[np.ndarray]:
+    """Decode the images at ``indices`` with a transform that leaves nothing to chance."""
+    rng = random.Random(0)
+    return [load_image(record, transform, rng, source) for record in source.read(indices)]
 
 
 class PairBatches:

@@ -140,13 +140,11 @@ class ShardWriter:
         self.chunk_bytes = chunk_bytes
         self.count = 0
         self.extra_files: dict[str, str] = {}
-        self._temporary = temporary_folder(folder)
 
     def __enter__(self) -> Self:
-        if self.folder.exists():
-            raise DataError(f"{self.folder} already exists; delete it or name another folder.")
+        refuse_existing(self.folder)
         with disk_errors(self.folder):
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary = temporary_folder(self.folder)
             self._temporary.mkdir(parents=True)
         self._writer = BinaryWriter(str(self._temporary), chunk_bytes=self.chunk_bytes)
         return self
@@ -187,6 +185,12 @@ class ShardWriter:
         # The manifest comes last and is the mark of a finished folder.
         (self._temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         os.replace(self._temporary, self.folder)
+
+
+def refuse_existing(folder: Path) -> None:
+    """Raise ``DataError`` if ``folder`` exists: nothing is ever written into or over a folder."""
+    if folder.exists():
+        raise DataError(f"{folder} already exists; delete it or name another folder.")
 
 
 class ShardSet:
@@ -252,6 +256,16 @@ class ShardSet:
                 f"{path} holds {size} bytes where the manifest says {chunk.bytes}; "
                 f"delete {self.folder} and write it again."
             )
+
+
+def check_kind(shards: ShardSet, kind: str) -> None:
+    """Raise ``DataError`` unless the set holds samples of ``kind``."""
+    found = shards.manifest.kind
+    if found != kind:
+        raise DataError(
+            f"{shards.folder} holds samples of kind {found} where {kind} is needed; give data of "
+            "that kind."
+        )
 
 
 def _record_at(chunk: mmap.mmap, index: int) -> Record:

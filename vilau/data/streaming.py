@@ -154,9 +154,9 @@ class TrainLoader:
             CheckpointError: it was saved over other data, or with another seed.
         """
         for name, value in self._identity().items():
-            if state[name] != value:
+            if state.get(name) != value:
                 raise CheckpointError(
-                    f"The checkpoint was saved with {name} {state[name]} in its training data, "
+                    f"The checkpoint was saved with {name} {state.get(name)} in its training data, "
                     f"now it is {value}; resume with the same data settings, or start a new run."
                 )
         if state["position"] % self._micro_size:
@@ -248,9 +248,14 @@ def _built(
     yield from DataLoader(
         _Plans(make_batch, plans),
         batch_size=None,
+        collate_fn=_as_it_is,
         num_workers=num_workers,
         generator=torch.Generator(),
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _per_device(global_batch_size: int, devices: Devices) -> int:

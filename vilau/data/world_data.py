@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from vilau.data.shards import MANIFEST, Record, ShardSet, ShardWriter
 from vilau.errors import ConfigError
 from vilau.world.language import CLASSES, dense_caption
 from vilau.world.render import render
-from vilau.world.scene import WORLD_VERSION, Scene, scene_at, stream_rng
+from vilau.world.scene import LEVELS, WORLD_VERSION, Level, Scene, scene_at, stream_rng
 
-Split = Literal["train", "val", "test", "comp"]
+WorldSplit = Literal["train", "val", "test", "comp"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class WorldSpec:
     held_out: str | None = None
     seed: int = 0
 
-    def count(self, split: Split) -> int:
+    def count(self, split: WorldSplit) -> int:
         """Number of scenes in a split."""
         return {"train": self.num_train, "val": self.num_val}.get(split, self.num_test)
 
@@ -57,7 +58,7 @@ WORLD_PATH = "world"
 """What ``path`` says for drawn scenes."""
 
 
-def world_scene(spec: WorldSpec, split: Split, index: int, *, image_size: int) -> Scene:
+def world_scene(spec: WorldSpec, split: WorldSplit, index: int, *, image_size: int) -> Scene:
     """Scene ``index`` of a split of the specified world."""
     alone = split == "train" and int((index + 1) * spec.one_object_share) > int(
         index * spec.one_object_share
@@ -74,7 +75,7 @@ def world_scene(spec: WorldSpec, split: Split, index: int, *, image_size: int) -
     )
 
 
-def world_set(spec: WorldSpec, split: Split, *, image_size: int) -> ShardSet:
+def world_set(spec: WorldSpec, split: WorldSplit, *, image_size: int) -> ShardSet:
     """Open a split, writing it to the cache first if it is not there.
 
     Raises:
@@ -86,43 +87,64 @@ def world_set(spec: WorldSpec, split: Split, *, image_size: int) -> ShardSet:
     details = {**asdict(spec), "num_scenes": count, "image_size": image_size, "split": split}
     for unused in ("num_train", "num_val", "num_test"):
         del details[unused]
+    if split != "train":
+        del details["one_object_share"]
     scenes = (world_scene(spec, split, index, image_size=image_size) for index in range(count))
     return _stored(details, scenes, count, f"{split} split of the drawn world ({spec.level})")
 
 
-def class_set(spec: WorldSpec, per_class: int, *, image_size: int) -> ShardSet:
-    """One-object scenes for zero-shot classification, ``per_class`` of each of the world's classes.
+def class_indices(spec: WorldSpec) -> list[int]:
+    """Which of the world's 64 classes the level can show, as indices into ``CLASSES``."""
+    level = level_of(spec)
+    return [
+        number
+        for number, (color, shape) in enumerate(CLASSES)
+        if color in level.colors and shape in level.shapes
+    ]
 
-    Held-out combinations are shown too. Sample i belongs to class ``i % len(CLASSES)``.
+
+def class_set(spec: WorldSpec, per_class: int, *, image_size: int) -> ShardSet:
+    """One-object scenes for zero-shot classification, ``per_class`` of each class of the level.
+
+    Held-out combinations are shown too. Classes take turns: sample i is of class
+    ``class_indices(spec)[i % number of classes]``.
+
+    Raises:
+        ConfigError: a number makes no sense.
     """
     _check(spec)
+    if per_class < 1:
+        raise ConfigError(f"data.zero_shot_per_class is {per_class}; write at least 1.")
     details = {
-        "classes": len(CLASSES), "per_class": per_class, "image_size": image_size,
-        "level": spec.level, "sizes": spec.sizes, "seed": spec.seed,
+        "per_class": per_class, "image_size": image_size, "level": spec.level,
+        "sizes": spec.sizes, "seed": spec.seed,
     }  # fmt: skip
     lone = replace(spec, num_objects=(1, 1), held_out="any")
-    count = per_class * len(CLASSES)
-    scenes = _balanced(lone, per_class, image_size=image_size)
-    return _stored(details, scenes, count, f"one-object scenes of the drawn world ({spec.level})")
+    wanted = [CLASSES[number] for number in class_indices(spec)] * per_class
+    scenes = _in_order(lone, wanted, image_size=image_size)
+    title = f"one-object scenes of the drawn world ({spec.level})"
+    return _stored(details, scenes, len(wanted), title)
 
 
-def _balanced(spec: WorldSpec, per_class: int, *, image_size: int) -> Iterator[Scene]:
-    """Scenes in the order class 0, 1, ..., 0, 1, ... from a stream with random classes."""
-    waiting: dict[tuple[str, str], list[Scene]] = {pair: [] for pair in CLASSES}
-    index = 0
-    for number in range(per_class * len(CLASSES)):
-        wanted = CLASSES[number % len(CLASSES)]
-        while not waiting[wanted]:
-            if index > 1000 * per_class * len(CLASSES):
-                raise ConfigError(
-                    f"data.world.level {spec.level!r} never shows a {' '.join(wanted)}; set "
-                    "data.zero_shot to null, or use level base."
-                )
-            scene = world_scene(spec, "val", index, image_size=image_size)
+def level_of(spec: WorldSpec) -> Level:
+    """The level's settings; raises ``ConfigError`` for an unknown name."""
+    if spec.level not in LEVELS:
+        raise ConfigError(f"data.world.level is {spec.level!r}; write one of {', '.join(LEVELS)}.")
+    return LEVELS[spec.level]
+
+
+def _in_order(
+    spec: WorldSpec, wanted: list[tuple[str, str]], *, image_size: int
+) -> Iterator[Scene]:
+    """One-object scenes that show the (colour, shape) pairs ``wanted``, from a random stream."""
+    waiting: dict[tuple[str, str], list[Scene]] = {pair: [] for pair in wanted}
+    indices = itertools.count()
+    for pair in wanted:
+        while not waiting[pair]:
+            scene = world_scene(spec, "val", next(indices), image_size=image_size)
             thing = scene.things[0]
             waiting[thing.color, thing.shape].append(scene)
-            index += 1
-        yield waiting[wanted].pop(0)
+        yield waiting[pair].pop(0)
 
 
 def _stored(details: dict[str, Any], scenes: Iterator[Scene], count: int, title: str) -> ShardSet:
@@ -139,6 +161,7 @@ def _stored(details: dict[str, Any], scenes: Iterator[Scene], count: int, title:
 
 
 def _check(spec: WorldSpec) -> None:
+    level_of(spec)
     if not 0.0 <= spec.one_object_share <= 1.0:
         raise ConfigError(
             f"data.world.one_object_share is {spec.one_object_share}; write a share from 0 to 1."

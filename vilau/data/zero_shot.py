@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +9,24 @@ import torch
 from torch import Tensor
 
 from vilau.data.images import ImageTransform, stack_images
-from vilau.data.pairs import load_image
+from vilau.data.pairs import load_images
+from vilau.data.prepare import class_folder_set
 from vilau.data.shards import ShardSet
-from vilau.data.world_data import WORLD_PATH, WorldSpec, class_set
+from vilau.data.world_data import WORLD_PATH, WorldSpec, class_indices, class_set
 from vilau.types import LabelledImageBatch
-from vilau.world.language import CLASSES, class_held_out, class_texts
+from vilau.world.language import class_held_out, class_texts
+
+TEMPLATES = (
+    "a photo of a {}.",
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""Prompts for classes of photographs: CLIP's plain one and the seven it names as the best subset."""
 
 
 @dataclass
@@ -33,25 +45,31 @@ class ZeroShotBatches:
         """The world's classes for ``world``, else a folder with one folder of images per class.
 
         Raises:
-            ConfigError: the world's level lacks some class.
+            ConfigError: a number makes no sense.
             DataError: the folder is missing, empty or unreadable.
         """
         transform = ImageTransform(image_size)
         if path == WORLD_PATH:
             source = class_set(world, per_class, image_size=image_size)
-            labels = np.arange(len(source)) % len(CLASSES)
-            held_out = torch.tensor(class_held_out(), dtype=torch.bool)
-            return ZeroShotBatches(source, transform, labels, class_texts(), held_out)
-        raise NotImplementedError
+            classes = class_indices(world)
+            labels = np.arange(len(source)) % len(classes)
+            texts = [class_texts()[number] for number in classes]
+            held_out = torch.tensor(class_held_out(), dtype=torch.bool)[classes]
+            return ZeroShotBatches(source, transform, labels, texts, held_out)
+        source = class_folder_set(path)
+        texts = [record.texts for record in source.read(range(len(source)))]
+        names = {folder: name for name, folder in texts}
+        folders = sorted(names)
+        labels = np.array([folders.index(folder) for _, folder in texts])
+        prompts = [[template.format(names[f]) for template in TEMPLATES] for f in folders]
+        return ZeroShotBatches(source, transform, labels, prompts)
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __call__(self, epoch: int, indices: np.ndarray) -> LabelledImageBatch:
         """Return the batch of the samples at ``indices`` ``(B,)``."""
-        records = self.source.read(indices)
-        rng = random.Random(epoch)  # unused by a centre crop
-        images = [load_image(record, self.transform, rng, self.source) for record in records]
+        images = load_images(self.source, indices, self.transform)
         return LabelledImageBatch(
             images=stack_images(images, image_size=self.transform.image_size),
             labels=torch.from_numpy(self.labels[indices]),

@@ -3,6 +3,7 @@
 N rows, K choices.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -51,3 +52,9 @@ def row_uniforms(seeds: Sequence[int], count: int, device: torch.device) -> Tens
         for seed in seeds
     ]
     return torch.stack(rows).to(device)
+
+
+def image_seed(seed: int, index: int) -> int:
+    """Mix a run's seed and an image's index into a 63-bit seed of its own."""
+    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1

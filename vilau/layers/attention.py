@@ -34,7 +34,10 @@ def lean_attention(
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     weights = torch.matmul(query * scaling, key.transpose(-1, -2))
     if attention_mask is not None:
-        weights = weights + attention_mask.to(weights.dtype)
+        # float32's lowest number is -inf in bfloat16, and a row of nothing but -inf (a padded query)
+        # becomes NaN, which spreads over the whole sequence in the next layer.
+        lowest = torch.finfo(weights.dtype).min
+        weights = weights + attention_mask.clamp(min=lowest).to(weights.dtype)
     weights = F.softmax(weights, dim=-1)
     if dropout:
         weights = F.dropout(weights, p=dropout, training=module.training)

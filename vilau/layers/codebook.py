@@ -3,6 +3,9 @@
 N vectors of a batch, K codes, Z code width.
 """
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -13,7 +16,7 @@ class EmaCodebook(nn.Module):
 
     Source: van den Oord et al. 2017 (appendix A.1) for the averages, Lee et al. 2022 (RQ-VAE) for
     the restart rule: a code whose averaged count falls below 1 takes the place of a random vector.
-    All buffers are float32; the search and the updates run in float32 whatever autocast says.
+    All buffers are float32 and stay so when the model around them is moved to another dtype.
     """
 
     weight: Tensor
@@ -30,6 +33,15 @@ class EmaCodebook(nn.Module):
         self.register_buffer("weight", weight)
         self.register_buffer("cluster_size_ema", torch.zeros(num_codes))
         self.register_buffer("embed_ema", weight.clone())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self.named_buffers())
+        super()._apply(fn, recurse)
+        for name, buffer in before.items():
+            moved = getattr(self, name)
+            if moved.dtype != buffer.dtype:  # follow to another device, not to another dtype
+                setattr(self, name, buffer.to(moved.device))
+        return self
 
     def nearest(self, vectors_NZ: Tensor) -> Tensor:
         """Return the index of the nearest code by Euclidean distance, ``(N,)``; ties: the first."""

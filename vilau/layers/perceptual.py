@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Self
 
 import lpips
 import torch
@@ -26,6 +27,12 @@ class PerceptualLoss(nn.Module):
             )
         self.network = lpips.LPIPS(net="vgg", verbose=False, pnet_rand=on_meta)
         self.network.requires_grad_(requires_grad=False)  # lpips leaves its 1x1 heads trainable
+
+    def train(self, mode: bool = True) -> Self:
+        """Keep the frozen network in evaluation mode: lpips has dropout before its 1x1 heads."""
+        super().train(mode)
+        self.network.eval()
+        return self
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Mean LPIPS of ``(B, 3, H, W)`` images against targets: a scalar."""

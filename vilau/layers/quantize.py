@@ -4,6 +4,7 @@ B images, P positions, Z code width, D residual depth, K codebook size.
 """
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -51,7 +52,10 @@ class ResidualQuantizer(nn.Module):
         )
 
     def forward(self, features_BPZ: Tensor) -> Quantized:
-        """Quantise ``(B, P, Z)``; searches in float32 even under autocast."""
+        """Quantise ``(B, P, Z)``; everything runs in float32, even under autocast.
+
+        ``features`` come back in the input's dtype.
+        """
         B, P, Z = features_BPZ.shape
         with torch.autocast(features_BPZ.device.type, enabled=False):
             x = features_BPZ.float()
@@ -71,10 +75,10 @@ class ResidualQuantizer(nn.Module):
                 losses.append((x - total.view(B, P, Z)).square().mean())
                 left.append(residual.view(B, P * Z).square().sum(dim=1) / energy)
             # x - x.detach() is exactly zero, so the value is the sum of the code vectors to the
-            # last bit, in every dtype, and the gradient is the identity.
+            # last bit and the gradient is the identity.
             straight_through = total.view(B, P, Z) + (x - target)
         return Quantized(
-            features=straight_through,
+            features=straight_through.to(features_BPZ.dtype),
             codes=torch.stack(codes, dim=-1).view(B, P, self.depth),
             commitment_loss=torch.stack(losses).mean(),
             residual_energy=torch.stack(left, dim=-1),
@@ -82,8 +86,12 @@ class ResidualQuantizer(nn.Module):
 
     def embed(self, codes_BPD: Tensor, upto: int | None = None) -> Tensor:
         """Sum the code vectors of the first ``upto`` depths (all): ``(B, P, D)`` to ``(B, P, Z)``."""
-        return self.codebook.weight[codes_BPD[..., :upto]].sum(dim=-2)
+        return self.embed_cumulative(codes_BPD[..., :upto])[..., -1, :]
 
     def embed_cumulative(self, codes_BPD: Tensor) -> Tensor:
-        """Return the partial sums after each depth: ``(B, P, D)`` to ``(B, P, D, Z)``."""
-        return self.codebook.weight[codes_BPD].cumsum(dim=-2)
+        """Return the partial sums after each depth: ``(B, P, D)`` to ``(B, P, D, Z)``, float32.
+
+        Added one after another as ``forward`` does (torch's sum and cumsum round otherwise).
+        """
+        vectors = self.codebook.weight[codes_BPD]
+        return torch.stack(list(accumulate(vectors.unbind(dim=-2), torch.add)), dim=-2)

@@ -1,8 +1,8 @@
 """Scores of answers to questions: VQA's soft accuracy, exact match, POPE with either published
 parser, and families."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, TypeVar
 
 import torch
 import torch.distributed
@@ -12,6 +12,7 @@ from torchmetrics import Metric
 from vilau.errors import DataError
 from vilau.metrics.answer_text import normalize_answer
 
+T = TypeVar("T")
 PopeStyle = Literal["lmms", "llava"]
 
 ANNOTATORS_FOR_VOTE = 4
@@ -64,13 +65,26 @@ def parse_yes_no(answer: str, style: PopeStyle) -> str:
     return "no" if {"No", "no", "not"} & set(words) else "yes"
 
 
-class GroupedMean(Metric):
-    """Means of named groups; the names may differ from rank to rank."""
+def names_on_all_ranks(names: Iterable[str]) -> list[str]:
+    """Return the names that any rank holds, sorted; every rank must call it."""
+    return sorted({name for held in _from_all_ranks(list(names)) for name in held})
 
-    full_state_update = False
+
+def _from_all_ranks(value: T) -> list[T]:
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return [value]
+    ranks: list[T] = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(ranks, value)
+    return ranks
+
+
+class GroupedMean:
+    """Means of named groups; the names may differ from rank to rank.
+
+    It has the methods of a torchmetrics metric, but sums by name, which torchmetrics cannot.
+    """
 
     def __init__(self) -> None:
-        super().__init__()
         self.sums: dict[str, tuple[float, int]] = {}
 
     def update(self, values: Mapping[str, Sequence[float]]) -> None:
@@ -82,12 +96,8 @@ class GroupedMean(Metric):
     def compute(self) -> dict[str, tuple[float, int]]:
         """Return for each group that has values, in the order of the names, its mean and its number
         of values."""
-        ranks: list[Any] = [self.sums]
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            ranks = [None] * torch.distributed.get_world_size()
-            torch.distributed.all_gather_object(ranks, self.sums)
         merged: dict[str, tuple[float, int]] = {}
-        for sums in ranks:
+        for sums in _from_all_ranks(self.sums):
             for name, (total, count) in sums.items():
                 before, number = merged.get(name, (0.0, 0))
                 merged[name] = (before + total, number + count)
@@ -99,7 +109,6 @@ class GroupedMean(Metric):
 
     def reset(self) -> None:
         """Forget everything."""
-        super().reset()
         self.sums = {}
 
 

@@ -5,18 +5,24 @@ themselves build on the meta device, which is how ``lightning check`` walks thro
 """
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
+TOKENIZER_FOLDER = "tokenizer"
 
 
 def building_on_meta() -> bool:
@@ -24,29 +30,71 @@ def building_on_meta() -> bool:
     return torch.empty(0).device.type == "meta"
 
 
+def writes_files() -> bool:
+    """Tell whether this process writes: it is alone, or rank 0 of several."""
+    return not (dist.is_available() and dist.is_initialized()) or dist.get_rank() == 0
+
+
 def save_folder(
-    folder: str | Path, *, kind: str, config: dict[str, Any], module: nn.Module
+    folder: str | Path,
+    *,
+    kind: str,
+    config: dict[str, Any],
+    module: nn.Module,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> None:
-    """Write ``config`` (with its ``kind``) and the module's state into ``folder``."""
+    """Write ``config`` (with its ``kind``), the module's state and a text tokenizer into ``folder``.
+
+    Of several processes all call it, since sharded weights are gathered from all, and rank 0 writes. Files
+    are renamed into place and the config comes last: a folder with a config is complete. Raises
+    ``CheckpointError`` when it cannot be written.
+    """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    state = gathered_state(module)
+    if not writes_files():
+        return
     text = json.dumps({"kind": kind, **config}, indent=1, sort_keys=True)
-    state = unique_tensors(module)
-    if all(tensor.device.type != "meta" for tensor in state.values()):
-        save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-    (folder / CONFIG_FILE).write_text(text + "\n")  # last: a folder with a config is complete
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))
+        if all(tensor.device.type != "meta" for tensor in state.values()):
+            part = folder / f"{WEIGHTS_FILE}.part"
+            save_file(state, part, metadata={"format": "pt"})
+            part.replace(folder / WEIGHTS_FILE)
+        part = folder / f"{CONFIG_FILE}.part"
+        part.write_text(text + "\n")
+        part.replace(folder / CONFIG_FILE)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the model cannot be written to {folder} ({error}); free disk space there or choose "
+            "another folder."
+        ) from None
 
 
-def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the state dict without second names of the same tensor, contiguous and on the CPU."""
-    seen: set[int] = set()
+def gathered_state(module: nn.Module) -> dict[str, Tensor]:
+    """Return the whole state dict, contiguous and on the CPU, each tensor under its first name alone.
+
+    Tensors sharded over several processes are gathered: every process must call it; those that
+    write no files get an empty dict.
+    """
     state = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        if id(tensor) not in seen:
-            seen.add(id(tensor))
-            data = tensor.detach()
-            state[name] = data if data.device.type == "meta" else data.cpu().contiguous()
+    names = set(first_names(module))
+    for name, tensor in module.state_dict().items():
+        if name in names:
+            data = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+            if writes_files():
+                state[name] = data if data.device.type == "meta" else data.cpu().contiguous()
     return state
+
+
+def first_names(module: nn.Module) -> list[str]:
+    """Return the names in the state dict without second names of the same tensor."""
+    seen: dict[int, str] = {}
+    for name, tensor in module.state_dict(keep_vars=True).items():
+        seen.setdefault(id(tensor), name)
+    return list(seen.values())
 
 
 def read_config(folder: str | Path, *kinds: str) -> dict[str, Any]:
@@ -61,19 +109,43 @@ def read_config(folder: str | Path, *kinds: str) -> dict[str, Any]:
             f"{folder} holds no {CONFIG_FILE}; give the `model` folder of a finished run "
             f"that made a {wanted}."
         )
-    try:
-        config = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"{path} is not readable JSON ({error}); make the run again or restore the file."
-        ) from None
-    if not isinstance(config, dict) or config.get("kind") not in kinds:
-        found = config.get("kind", config.get("model_type")) if isinstance(config, dict) else None
+    config = read_json(folder)
+    if config.get("kind") not in kinds:
+        found = config.get("kind", config.get("model_type"))
         raise CheckpointError(
             f"{path} describes a {found or 'model of unknown kind'}, but a {wanted} is needed here; "
             f"give the `model` folder of a run that made a {wanted}."
         )
     return config
+
+
+def read_json(folder: str | Path) -> dict[str, Any]:
+    """Read ``config.json`` of a folder, whatever it describes."""
+    path = Path(folder) / CONFIG_FILE
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{path} is not readable JSON ({error}); make the run again or restore the file."
+        ) from None
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(config).__name__} instead of a mapping; make the run again or "
+            "restore the file."
+        )
+    return config
+
+
+@contextmanager
+def fitting_config(folder: str | Path) -> Iterator[None]:
+    """Turn a field that a stored config lacks or should not have into a ``CheckpointError``."""
+    try:
+        yield
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{Path(folder) / CONFIG_FILE} does not fit this version of vilau "
+            f"({type(error).__name__}: {error}); make the run again."
+        ) from error
 
 
 def load_weights(module: nn.Module, folder: str | Path) -> None:
@@ -96,7 +168,7 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
             f"{path} cannot be read ({error}); make the run again or restore the file."
         ) from None
     own = module.state_dict()
-    aliases = set(own) - set(unique_tensors(module))
+    aliases = set(own) - set(first_names(module))
     problems = [f"{name} is missing" for name in own if name not in state and name not in aliases]
     problems += [f"{name} is not expected" for name in state if name not in own]
     problems += [
@@ -109,6 +181,5 @@ def load_weights(module: nn.Module, folder: str | Path) -> None:
             f"; and {len(problems) - 8} more" if problems[8:] else ""
         )
         raise CheckpointError(f"{path} does not fit its config: {shown}.")
-    module.load_state_dict(
-        state, strict=False
-    )  # strictness is the list above; aliases share storage
+    # Strictness is the list above; second names share the storage of first ones.
+    module.load_state_dict(state, strict=False)

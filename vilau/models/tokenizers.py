@@ -6,8 +6,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
-
-WORLD_TOKENIZER = "world-tokenizer"
+from vilau.models.sizes import WORLD_TOKENIZER
 
 
 def asset(name: str) -> Path:

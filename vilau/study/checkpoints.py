@@ -63,9 +63,7 @@ class StepCheckpoints(Checkpoint):
         self._saved_step = trainer.global_step
         self._started_s = time.monotonic()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, *_: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Save if a checkpoint is due; several optimizers may raise the step by more than one."""
         step = trainer.global_step
         due = step // self.every_n_steps > self._saved_step // self.every_n_steps

@@ -117,9 +117,7 @@ def _sentence(text: str, config: dict[str, Any]) -> tuple[str, str]:
     return branch.place(config), " ".join(text.split())
 
 
-def _unknown(
-    branch: _Branch, config: dict[str, Any], group: str, option: str
-) -> tuple[str, str]:
+def _unknown(branch: _Branch, config: dict[str, Any], group: str, option: str) -> tuple[str, str]:
     place = branch.place(config, *([group] if group else []), option)
     if not branch.class_path:
         owner = group or "a stage"
@@ -127,7 +125,10 @@ def _unknown(
     else:
         owner = branch.class_path.rpartition(".")[2]
         known = _arguments(branch.class_path, group)
-    return place, f"unknown key `{place}`: {owner} has none of that name.{did_you_mean(option, known)}"
+    return (
+        place,
+        f"unknown key `{place}`: {owner} has none of that name.{did_you_mean(option, known)}",
+    )
 
 
 def _wrong_value(

@@ -70,9 +70,7 @@ def load_machine(study: Study, name: str) -> dict[str, Any]:
     """Return what ``machines/<name>.yaml`` lays over every stage's ``trainer``."""
     path = study.path.parent / "machines" / f"{name}.yaml"
     if not path.exists():
-        raise ConfigError(
-            f"there is no machine `{name}`.{did_you_mean(name, _names(path.parent))}"
-        )
+        raise ConfigError(f"there is no machine `{name}`.{did_you_mean(name, _names(path.parent))}")
     return machine_file(read_yaml(path, what="machine"))
 
 
@@ -135,7 +133,9 @@ def _read_part(study: Study, stage: Stage, name: str) -> YamlFile:
         raise ConfigError(f"{where}: there is no file `{name}`.{did_you_mean(name, found)}")
     part = read_yaml(path, what="part")
     if not isinstance(part.data, dict):
-        raise ConfigError(f"{part.name} holds {part.data!r}; write a stage config (model, data, …).")
+        raise ConfigError(
+            f"{part.name} holds {part.data!r}; write a stage config (model, data, …)."
+        )
     for key in part.data:
         check_section(str(key), part.where((key,)))
     return part

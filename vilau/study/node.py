@@ -29,7 +29,7 @@ class Node:
             raise self.wrong(f"{self.shown} lacks the key `{key}`")
         return Node(self.file, (*self.path, key), value)
 
-    def items(self) -> dict[str, Node]:
+    def entries(self) -> dict[str, Node]:
         return {
             str(key): Node(self.file, (*self.path, key), value)
             for key, value in self._mapping().items()
@@ -44,7 +44,7 @@ class Node:
 
     def only(self, allowed: str | Iterable[str], kind: str = "key") -> None:
         known = allowed.split() if isinstance(allowed, str) else list(allowed)
-        for key, node in self.items().items():
+        for key, node in self.entries().items():
             if key not in known:
                 raise ConfigError(
                     f"{self.file.where(node.path)}: unknown {kind} `{key}`.{did_you_mean(key, known)}"
@@ -53,7 +53,7 @@ class Node:
     def choices(self, allowed: Iterable[str], kind: str) -> dict[str, Node]:
         """Return the items; their keys must be among ``allowed``, which are of this ``kind``."""
         self.only(allowed, kind)
-        return self.items()
+        return self.entries()
 
     def text(self, default: str | None = None) -> str:
         if self.data is None and default is not None:
@@ -87,9 +87,9 @@ class Node:
 
     def named(self) -> dict[str, Node]:
         """Return the items; their keys become folder names, so they must be identifiers."""
-        for node in self.items().values():
+        for node in self.entries().values():
             Node(self.file, node.path, node.path[-1]).identifier()
-        return self.items()
+        return self.entries()
 
     def _mapping(self) -> Mapping[Any, Any]:
         if self.data is None:

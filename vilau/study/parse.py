@@ -37,7 +37,7 @@ def parse_study(file: YamlFile, path: Path) -> Study:
     table = top.child("table")
     table.only("columns baselines paper")
     columns = {
-        heading: _column(heading, node, stages) for heading, node in table.child("columns").items()
+        heading: _column(heading, node, stages) for heading, node in table.child("columns").entries().items()
     }
     baselines = {
         name: {
@@ -46,7 +46,7 @@ def parse_study(file: YamlFile, path: Path) -> Study:
             else _column(heading, entry, stages)
             for heading, entry in node.choices(columns, "column").items()
         }
-        for name, node in table.child("baselines").items()
+        for name, node in table.child("baselines").entries().items()
     }
     if clash := sorted(baselines.keys() & variants.keys()):
         raise table.child("baselines").wrong(f"`{clash[0]}` is a variant; name it otherwise")
@@ -67,8 +67,8 @@ def parse_study(file: YamlFile, path: Path) -> Study:
         paper=paper,
         claims=_claims(top.child("claims"), [*variants, *baselines], columns),
         scales={
-            name: {stage: settings(entry) for stage, entry in node.items().items()}
-            for name, node in top.child("scales").items().items()
+            name: {stage: settings(entry) for stage, entry in node.entries().items()}
+            for name, node in top.child("scales").entries().items()
         },
         source=file,
     )
@@ -77,7 +77,7 @@ def parse_study(file: YamlFile, path: Path) -> Study:
 def settings(node: Node) -> tuple[Setting, ...]:
     """Read flat dotted keys (``model.contrastive_weight: 0.0``) of one stage."""
     out = []
-    for key, item in node.items().items():
+    for key, item in node.entries().items():
         where = node.file.where(item.path)
         check_section(key, where)
         out.append(Setting(key, item.data, where))
@@ -95,14 +95,14 @@ def check_section(key: str, where: str) -> None:
 
 def overlay_file(file: YamlFile) -> dict[str, tuple[Setting, ...]]:
     """Read a scale file: per stage flat dotted keys."""
-    return {name: settings(node) for name, node in Node(file, (), file.data).items().items()}
+    return {name: settings(node) for name, node in Node(file, (), file.data).entries().items()}
 
 
 def machine_file(file: YamlFile) -> dict[str, Any]:
     """Read a machine file: a mapping ``trainer``, laid over every stage's trainer."""
     top = Node(file, (), file.data)
     top.only("trainer")
-    return {key: node.data for key, node in top.child("trainer").items().items()}
+    return {key: node.data for key, node in top.child("trainer").entries().items()}
 
 
 def _seeds(node: Node) -> tuple[int, ...]:
@@ -140,11 +140,11 @@ def _stages(node: Node) -> dict[str, Stage]:
 
 def _inputs(node: Node, earlier: dict[str, Stage], all_stages: Node) -> dict[str, str]:
     inputs = {}
-    for key, item in node.items().items():
+    for key, item in node.entries().items():
         check_section(key, node.file.where(item.path))
         source = item.text()
         if source not in earlier:
-            if source in all_stages.items():
+            if source in all_stages.entries():
                 raise item.wrong(
                     f"`{item.shown}`: `{source}` is not an earlier stage. Earlier stages:"
                     f" {listing(earlier) or 'none'}"
@@ -162,7 +162,7 @@ def _inputs(node: Node, earlier: dict[str, Stage], all_stages: Node) -> dict[str
 def _gates(node: Node) -> tuple[Gate, ...]:
     says = node.child("says").text("")
     gates = []
-    for metric, item in node.items().items():
+    for metric, item in node.entries().items():
         if metric == "says":
             continue
         condition = expressions.parse(f"value {item.text()}", ["value"])
@@ -181,7 +181,7 @@ def _variants(node: Node, stages: dict[str, Stage]) -> dict[str, Variant]:
             label=entry.child("label").text(name),
             settings=tuple(
                 stage_setting(key, item.data, stages, node.file.where(item.path))
-                for key, item in entry.child("set").items().items()
+                for key, item in entry.child("set").entries().items()
             ),
         )
     if not variants:

@@ -119,7 +119,9 @@ def make_plan(study: Study, options: Options) -> Plan:
     scale = load_scale(study, scale_name)
     overrides = parse_overrides(study, options.overrides)
     variants = _chosen(options.only, list(study.variants), "variant", "--only")
-    until = _chosen([options.until] if options.until else [], list(study.stages), "stage", "--until")
+    until = _chosen(
+        [options.until] if options.until else [], list(study.stages), "stage", "--until"
+    )
     stages = list(study.stages.values())
     if options.until:
         stages = stages[: list(study.stages).index(until[0]) + 1]
@@ -203,5 +205,7 @@ def _identity(command: str, config: dict[str, Any], seed: int, inputs: dict[str,
 def _chosen(wanted: Sequence[str], known: list[str], kind: str, flag: str) -> list[str]:
     for name in wanted:
         if name not in known:
-            raise ConfigError(f"{flag} {name}: there is no {kind} `{name}`.{did_you_mean(name, known)}")
+            raise ConfigError(
+                f"{flag} {name}: there is no {kind} `{name}`.{did_you_mean(name, known)}"
+            )
     return [name for name in known if name in wanted] if wanted else known

@@ -38,7 +38,9 @@ class StageCLI(LightningCLI):
         ConfigError: a key is unknown or holds a value of the wrong kind.
     """
 
-    def __init__(self, config: dict[str, Any], origin: Callable[[str], str] = lambda key: "") -> None:
+    def __init__(
+        self, config: dict[str, Any], origin: Callable[[str], str] = lambda key: ""
+    ) -> None:
         self.source = config
         self.origin = origin
         try:

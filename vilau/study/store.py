@@ -1,9 +1,9 @@
 """The runs folder: one folder per run, links into it per study, nothing half-written ever taken for done.
 
-    runs/.store/tower-4b933f30/   run.yaml metrics.json status.json log.txt environment.txt
-                                  checkpoints/ model/ and TensorBoard event files
-    runs/<study>/<variant>[/seed<k>]/<stage>   relative links into the store
-    runs/<study>/report/                       table, figures, index.html
+runs/.store/tower-4b933f30/   run.yaml metrics.json status.json log.txt environment.txt
+                              checkpoints/ model/ and TensorBoard event files
+runs/<study>/<variant>[/seed<k>]/<stage>   relative links into the store
+runs/<study>/report/                       table, figures, index.html
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ class TrainingModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with the configured schedule over the trainer's number of steps."""
         steps = int(self.trainer.estimated_stepping_batches)
-        return build_optimizer(
-            self.trained_parameters(), self.optimizer_config, num_steps=steps
-        )
+        return build_optimizer(self.trained_parameters(), self.optimizer_config, num_steps=steps)
 
     def configure_model(self) -> None:
         """Shard parameters over the device mesh of a ModelParallelStrategy; elsewhere do nothing."""

@@ -1,6 +1,5 @@
 """Evaluation of a finished model: it answers and draws; callbacks measure."""
 
-import hashlib
 from collections.abc import Sequence
 
 import torch
@@ -8,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from vilau.errors import ConfigError
+from vilau.generation.sampling import image_seed
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.vila_u.model import VilaU
 from vilau.types import AnswerOutput, DrawingOutput, PromptBatch, QuestionBatch
@@ -74,9 +74,3 @@ class Evaluation(LightningModule):
     def forward(self, images: Tensor, questions: Sequence[str]) -> list[str]:
         """Same as ``answer``."""
         return self.answer(images, questions)
-
-
-def image_seed(seed: int, index: int) -> int:
-    """Mix a run's seed and an image's index into a 63-bit seed of its own."""
-    digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

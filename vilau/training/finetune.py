@@ -14,6 +14,7 @@ class SupervisedFineTuning(LanguageTraining):
         caption_dropout: float = 0.1,
         text_weight: float = 1.0,
         visual_weight: float = 1.0,
+        guidance_scale: float = 3.0,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from the ``model`` folder of a pretraining run."""
@@ -22,12 +23,14 @@ class SupervisedFineTuning(LanguageTraining):
             optimizer,
             caption_dropout=caption_dropout,
             loss_weights={"text": text_weight, "visual": visual_weight},
+            guidance_scale=guidance_scale,
         )
         self.remember(
             checkpoint=checkpoint,
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
+            guidance_scale=guidance_scale,
             optimizer=optimizer,
         )
         self.model = VilaU.load(checkpoint)

@@ -1,10 +1,13 @@
 """Multimodal pretraining: one next-token loss over text and codes (VILA-U section 3.2)."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from vilau.generation.sampling import image_seed
+from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
 from vilau.models.language import LanguageConfig
 from vilau.models.vila_u.config import HeadConfig, PromptConfig
@@ -21,11 +24,17 @@ class LanguageTraining(TrainingModule):
     model: VilaU
 
     def __init__(
-        self, optimizer: OptimizerConfig, *, caption_dropout: float, loss_weights: dict[str, float]
+        self,
+        optimizer: OptimizerConfig,
+        *,
+        caption_dropout: float,
+        loss_weights: dict[str, float],
+        guidance_scale: float,
     ) -> None:
         super().__init__(optimizer)
         self.caption_dropout = caption_dropout
         self.loss_weights = loss_weights
+        self.guidance_scale = guidance_scale
 
     def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
         """One step; a share of the captions to draw from is dropped, which guidance needs later."""
@@ -62,6 +71,14 @@ class LanguageTraining(TrainingModule):
                 sync_dist=split != "train",
             )
 
+    def draw(self, prompts: Sequence[str], *, seed: int) -> Tensor:
+        """Draw prompts as they are drawn so far (for a look during training): uint8 ``(B, 3, H, W)``."""
+        seeds = [image_seed(seed, i) for i in range(len(prompts))]
+        images = self.model.generate_images(
+            prompts, seeds=seeds, guidance_scale=self.guidance_scale
+        )
+        return to_uint8(images)
+
     def export(self, folder: str) -> None:
         """Write the model as a folder that ``vilau.load`` reads."""
         if self.global_rank == 0:
@@ -84,18 +101,20 @@ class MultimodalPretraining(LanguageTraining):
         caption_dropout: float = 0.1,
         text_weight: float = 1.0,
         visual_weight: float = 1.0,
+        guidance_scale: float = 3.0,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a trained tower's ``model`` folder and a language model.
 
         ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
-        10 % is the usual rate for classifier-free guidance).
+        10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
         """
         optimizer = optimizer or OptimizerConfig(learning_rate=5e-5)
         super().__init__(
             optimizer,
             caption_dropout=caption_dropout,
             loss_weights={"text": text_weight, "visual": visual_weight},
+            guidance_scale=guidance_scale,
         )
         language, head = language or LanguageConfig(), head or HeadConfig()
         prompt = prompt or PromptConfig()
@@ -107,6 +126,7 @@ class MultimodalPretraining(LanguageTraining):
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
+            guidance_scale=guidance_scale,
             optimizer=optimizer,
         )
         self.model = VilaU.start(VisionTower.load(tower_checkpoint), language, head, prompt)

@@ -80,8 +80,7 @@ def texture_tone(
     return np.where(dark, DARK_TONE, 1.0)
 
 
-@lru_cache(maxsize=16384)
-def sprite(
+def make_sprite(
     shape: str,
     radius: float,
     dx: float,
@@ -112,6 +111,9 @@ def sprite(
         left=int(columns[0]) - half,
         top=int(rows[0]) - half,
     )
+
+
+sprite = lru_cache(maxsize=16384)(make_sprite)
 
 
 @lru_cache(maxsize=1024)
@@ -154,7 +156,7 @@ def draw_thing(
     if kind == "dot":
         part = sprite("circle", thing.radius * 0.34, dx, dy)
     else:
-        part = sprite(thing.shape, thing.radius, dx, dy, border=0.18 * thing.radius)
+        part = sprite(thing.shape, thing.radius, dx, dy, border=0.13 * thing.radius)
     _blend(image, part, x, y, COLORS[part_color])
 
 

@@ -52,7 +52,7 @@ __all__ = [
 
 SPLITS = ("train", "val", "test", "comp")
 
-_MAX_DRAFTS = 20_000
+_MAX_DRAFTS = 5_000
 T = TypeVar("T")
 
 

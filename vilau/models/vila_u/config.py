@@ -1,9 +1,11 @@
 """Sizes of VILA-U. Defaults are the published 256-pixel model (reference: VILA-U sections 3 and 4)."""
 
 from dataclasses import asdict, dataclass, field
+from math import gcd
 from typing import Any
 
 from vilau.errors import ConfigError
+from vilau.models.sizes import SiglipSizes
 
 
 @dataclass
@@ -36,6 +38,16 @@ class DecoderConfig:
     output_patch: int = 1
     """Pixels per side written by each cell of the finest level; 1 is the published decoder."""
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for multiplier in self.multipliers:
+            width = self.channels * multiplier
+            if width % self.norm_groups:
+                raise ConfigError(
+                    f"decoder.norm_groups is {self.norm_groups}, which does not divide a level's "
+                    f"{width} channels ({self.channels} x {multiplier}); write "
+                    f"{gcd(width, self.norm_groups)}."
+                )
 
 
 @dataclass
@@ -84,7 +96,7 @@ class TowerConfig:
         """Rebuild from ``to_dict`` (JSON turns tuples into lists; they become tuples again)."""
         decoder = {k: tuple(v) if isinstance(v, list) else v for k, v in data["decoder"].items()}
         return cls(
-            siglip=dict(data["siglip"]),
+            siglip=asdict(SiglipSizes(**data["siglip"])),
             quantizer=QuantizerConfig(**data["quantizer"]),
             decoder=DecoderConfig(**decoder),
         )

@@ -47,7 +47,8 @@ class DepthTransformer(nn.Module):
         ``partial_sums`` are the sums of the code vectors after each depth; the last is not read.
         """
         first_N1W = self.hidden_projection(hidden_NE)[:, None]
-        x_NDW = torch.cat([first_N1W, self.code_projection(partial_sums_NDZ[:, :-1])], dim=1)
+        later_NDW = self._projected(partial_sums_NDZ[:, :-1])
+        x_NDW = torch.cat([first_N1W, later_NDW], dim=1)
         x_NDW = x_NDW + self.depth_embedding
         for block in self.blocks:
             x_NDW = block(x_NDW)
@@ -75,6 +76,10 @@ class DepthTransformer(nn.Module):
             codes.append(code_N)
             drawn_NZ = vectors(code_N)
             total_NZ = drawn_NZ if total_NZ is None else total_NZ + drawn_NZ
-            x_N1W = self.code_projection(total_NZ)[:, None]
+            x_N1W = self._projected(total_NZ)[:, None]
         assert total_NZ is not None
         return torch.stack(codes, dim=1), total_NZ
+
+    def _projected(self, sums: Tensor) -> Tensor:
+        # Code vectors are float32 whatever the dtype of the weights.
+        return self.code_projection(sums.to(self.code_projection.weight.dtype))

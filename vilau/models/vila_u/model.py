@@ -4,13 +4,13 @@ B rows, T tokens, N images, P positions, D residual depth, Z code width, E langu
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from vilau.generation.engine import draw_positions
 from vilau.generation.guidance import guide
@@ -24,7 +24,13 @@ from vilau.models.language import (
     start_language_model,
     text_tokenizer,
 )
-from vilau.models.storage import building_on_meta, load_weights, read_config, save_folder
+from vilau.models.storage import (
+    TOKENIZER_FOLDER,
+    fitting_config,
+    load_weights,
+    read_config,
+    save_folder,
+)
 from vilau.models.vila_u.config import HeadConfig, PromptConfig, TowerConfig
 from vilau.models.vila_u.head import DepthTransformer
 from vilau.models.vila_u.sequence import Layout, SequenceLayout
@@ -47,7 +53,7 @@ class VilaU(UnifiedModel):
         language_config: LanguageConfig,
         head_config: HeadConfig,
         prompt: PromptConfig,
-        words: object,
+        words: PreTrainedTokenizerBase | MetaTokenizer,
     ) -> None:
         super().__init__()
         self.language_config, self.head_config, self.prompt = language_config, head_config, prompt
@@ -88,16 +94,19 @@ class VilaU(UnifiedModel):
     def load(cls, folder: str | Path) -> "VilaU":
         """Load a model saved by ``save``; raises ``CheckpointError`` for anything else."""
         config = read_config(folder, KIND)
-        words_folder = Path(folder) / "tokenizer"
-        source = str(words_folder) if words_folder.exists() else config["language"]["tokenizer"]
-        language = LanguageConfig(**{**config["language"], "tokenizer": source})
+        with fitting_config(folder):
+            tower = TowerConfig.from_dict(config["tower"])
+            language = LanguageConfig(**config["language"])
+            head, prompt = HeadConfig(**config["head"]), PromptConfig(**config["prompt"])
+        own_words = Path(folder) / TOKENIZER_FOLDER
+        source = str(own_words) if own_words.exists() else language.tokenizer
         model = cls(
-            tower=VisionTower(TowerConfig.from_dict(config["tower"])),
+            tower=VisionTower(tower),
             language=build_language_model(language),
-            language_config=LanguageConfig(**config["language"]),
-            head_config=HeadConfig(**config["head"]),
-            prompt=PromptConfig(**config["prompt"]),
-            words=text_tokenizer(language),
+            language_config=language,
+            head_config=head,
+            prompt=prompt,
+            words=text_tokenizer(replace(language, tokenizer=source)),
         )
         load_weights(model, folder)
         return model
@@ -110,9 +119,8 @@ class VilaU(UnifiedModel):
             "head": asdict(self.head_config),
             "prompt": asdict(self.prompt),
         }
-        if not isinstance(self.words, MetaTokenizer) and not building_on_meta():
-            self.words.save_pretrained(str(Path(folder) / "tokenizer"))  # type: ignore[attr-defined]
-        save_folder(folder, kind=KIND, config=config, module=self)
+        words = None if isinstance(self.words, MetaTokenizer) else self.words
+        save_folder(folder, kind=KIND, config=config, module=self, tokenizer=words)
 
     def train(self, mode: bool = True) -> "VilaU":
         """Switch training mode; the tower stays in evaluation mode (its codebook must not move)."""
@@ -141,12 +149,22 @@ class VilaU(UnifiedModel):
     def _inputs(self, layout: Layout, vectors_NPZ: Tensor) -> Tensor:
         """Embed a layout: words from the table, image spans from the projected code vectors."""
         inputs_BTE = self.language.get_input_embeddings()(layout.ids)
-        if len(layout.span_rows):
-            places = torch.arange(self.sequence.num_positions, device=inputs_BTE.device)
-            columns_nP = layout.span_starts[:, None] + places
-            visual = self.projector(vectors_NPZ[layout.span_images]).to(inputs_BTE.dtype)
-            inputs_BTE = inputs_BTE.index_put((layout.span_rows[:, None], columns_nP), visual)
-        return inputs_BTE
+        if not len(layout.span_rows):
+            # A made-up position that weighs nothing: under data parallelism every rank must use
+            # every weight, also on a batch of text alone.
+            unseen = self.projector[0].weight.new_zeros(1, self.tokenizer.spec.embed_dim)
+            return inputs_BTE + 0.0 * self._project(unseen).sum()
+        places = torch.arange(self.sequence.num_positions, device=inputs_BTE.device)
+        columns_nP = layout.span_starts[:, None] + places
+        visual = self._project(vectors_NPZ[layout.span_images])
+        return inputs_BTE.index_put((layout.span_rows[:, None], columns_nP), visual)
+
+    def _project(self, vectors: Tensor) -> Tensor:
+        """Map code vectors ``(..., Z)`` to inputs of the language model ``(..., E)``, in its dtype.
+
+        Not autocast's: the residual stream of drawing must be that of training.
+        """
+        return self.projector(vectors).to(self.language.get_input_embeddings().weight.dtype)
 
     def _hidden(self, layout: Layout, vectors_NPZ: Tensor) -> Tensor:
         # Right padding lies after every real token, so the causal mask alone keeps it out.
@@ -154,9 +172,10 @@ class VilaU(UnifiedModel):
         return self.language.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
 
     def _text_loss(self, terms: LossTerms, layout: Layout, hidden_BTE: Tensor) -> None:
-        rows, columns = layout.targets.nonzero(as_tuple=True)
-        logits = self.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
-        loss = F.cross_entropy(logits.float(), layout.ids[rows, columns], reduction="sum")
+        # Nothing stands before the first token of a row, so nothing predicts it.
+        rows, columns = layout.targets[:, 1:].nonzero(as_tuple=True)
+        logits = self.language.get_output_embeddings()(hidden_BTE[rows, columns])
+        loss = F.cross_entropy(logits.float(), layout.ids[rows, columns + 1], reduction="sum")
         terms.add("text", loss, len(rows))
 
     def _visual_loss(
@@ -164,7 +183,7 @@ class VilaU(UnifiedModel):
     ) -> None:
         chosen = layout.span_targets
         P = self.sequence.num_positions
-        if not chosen.any():  # one made-up position that weighs nothing: every rank uses every weight
+        if not chosen.any():  # again one made-up position, for the head's weights
             codes = codes_NPD.new_zeros(1, self.head.depth)
             partial = self.tokenizer.quantizer.embed_cumulative(codes)
             terms.add("visual", 0.0 * self.head(hidden_BTE[0, :1], partial).float().sum(), 0)
@@ -243,7 +262,7 @@ class VilaU(UnifiedModel):
             return codes_ND[:B]
 
         def embed(codes_BD: Tensor) -> Tensor:
-            visual = self.projector(self.tokenizer.embed(codes_BD[:, None]))
+            visual = self._project(self.tokenizer.embed(codes_BD[:, None]))
             return visual.repeat(2, 1, 1) if guided else visual
 
         return draw_positions(

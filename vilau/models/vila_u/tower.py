@@ -17,8 +17,9 @@ from vilau.errors import ConfigError
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
 from vilau.models.interface import CodeSpec, VisualTokenizer
-from vilau.models.siglip import SiglipSizes, TextInputs, build_siglip, load_siglip
-from vilau.models.storage import load_weights, read_config, save_folder
+from vilau.models.siglip import TextInputs, build_siglip, load_siglip
+from vilau.models.sizes import SiglipSizes
+from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
 
 KIND = "vila_u.tower"
@@ -89,7 +90,9 @@ class VisionTower(VisualTokenizer):
     @classmethod
     def load(cls, folder: str | Path) -> "VisionTower":
         """Load a tower saved by ``save``; raises ``CheckpointError`` for anything else."""
-        tower = cls(TowerConfig.from_dict(read_config(folder, KIND)["tower"]))
+        with fitting_config(folder):
+            config = TowerConfig.from_dict(read_config(folder, KIND)["tower"])
+        tower = cls(config)
         load_weights(tower, folder)
         return tower
 
@@ -134,7 +137,11 @@ class VisionTower(VisualTokenizer):
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, D)`` to the sum of their vectors, ``(B, P, C)``."""
-        return self.quantizer.embed(codes)
+        return self._own(self.quantizer.embed(codes))
+
+    def _own(self, vectors: Tensor) -> Tensor:
+        """Code vectors, which are float32, in the dtype of the tower's weights."""
+        return vectors.to(self.post_quant_conv.weight.dtype)
 
     # ---------------------------------------------------------------- features to pixels
 
@@ -142,7 +149,7 @@ class VisionTower(VisualTokenizer):
         """Decode quantised features ``(B, P, C)`` to images ``(B, 3, H, W)`` near [-1, 1]."""
         B, P, C = features.shape
         grid = self.sizes.grid
-        z = features.transpose(1, 2).reshape(B, C, grid, grid)
+        z = self._own(features).transpose(1, 2).reshape(B, C, grid, grid)
         target = self.config.decoder.latent_grid
         if target is not None and target != grid:
             size = (target, target)
@@ -163,7 +170,7 @@ class VisionTower(VisualTokenizer):
         Last SigLIP block, post-norm, attention pooling: where the published weights put it.
         """
         vision = self.siglip.vision_model
-        hidden = vision.encoder.layers[-1](features, attention_mask=None)
+        hidden = vision.encoder.layers[-1](self._own(features), attention_mask=None)
         return F.normalize(vision.head(vision.post_layernorm(hidden)).float(), dim=-1)
 
     def image_features(self, images: Tensor) -> Tensor:

@@ -1,0 +1,193 @@
+"""How well a model answers questions about images, beside chance, blind guesses and the ceiling."""
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any, TextIO
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from vilau.callbacks.measuring import MeasuringCallback
+from vilau.callbacks.pictures import captioned, show
+from vilau.metrics.answers import (
+    GroupedMean,
+    PopeScores,
+    PopeStyle,
+    best_vqa_accuracy,
+    exact_match,
+    names_on_all_ranks,
+    vqa_accuracy,
+)
+from vilau.metrics.passport import SetFingerprint
+from vilau.types import AnswerOutput, Passport, QuestionBatch
+
+
+class QuestionAnswering(MeasuringCallback):
+    """Scores the answers to every benchmark of a test.
+
+    A benchmark ``vqa`` (likewise ``vqa_comp`` or any other that is not ``pope_...``) gives
+    ``test/vqa_accuracy`` (soft accuracy), ``test/vqa_exact`` (plain equality) and
+    ``test/vqa/<family>``; for scale ``test/vqa_chance`` (guessing among the answers of a kind),
+    ``test/vqa_blind`` (the most frequent answer, without looking) and ``test/vqa_ceiling`` (the
+    best that the annotators' disagreement leaves possible), each also per family.
+
+    The benchmarks ``pope_random``, ``pope_popular`` and ``pope_adversarial`` give
+    ``test/pope_random_accuracy``, ``_precision``, ``_recall``, ``_f1`` and ``_yes_ratio`` and so
+    on, and all together ``test/pope_accuracy``, ``test/pope_f1`` and the rest.
+
+    Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
+    one file for each), a few with their images to TensorBoard and to ``images``.
+
+    Args:
+        pope_style: whose parser reads yes and no, ``lmms`` (lmms-eval) or ``llava``.
+        num_samples: how many questions of each benchmark to show with their images.
+    """
+
+    def __init__(self, pope_style: PopeStyle = "lmms", num_samples: int = 24) -> None:
+        super().__init__()
+        self.pope_style: PopeStyle = pope_style
+        self.num_samples = num_samples
+        self.means = GroupedMean()
+        self.pope: dict[str, PopeScores] = {}
+        self.questions: dict[str, SetFingerprint] = {}
+        self.samples: dict[str, list[tuple[Tensor, str]]] = defaultdict(list)
+        self.files: dict[str, TextIO] = {}
+
+    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Forget the last answers."""
+        self.means.reset()
+        self.pope = {}
+        self.questions = {}
+        self.samples.clear()
+        self._close(finished=False)
+
+    def observe(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
+    ) -> bool:
+        """Score a batch's answers."""
+        if not isinstance(batch, QuestionBatch) or not isinstance(outputs, AnswerOutput):
+            return False
+        benchmark = batch.benchmark
+        if benchmark not in self.questions:
+            self.questions[benchmark] = SetFingerprint().to(pl_module.device)
+        keys = [
+            "\0".join([question, *accepted])
+            for question, accepted in zip(batch.questions, batch.answers, strict=True)
+        ]
+        self.questions[benchmark].update(batch.images, keys)
+        if benchmark.startswith("pope_"):
+            truths = [accepted[0] for accepted in batch.answers]
+            for name in (benchmark, "pope"):
+                if name not in self.pope:
+                    self.pope[name] = PopeScores(self.pope_style).to(pl_module.device)
+                self.pope[name].update(outputs.answers, truths)
+        else:
+            self._score(batch, outputs.answers)
+        self._keep(trainer, batch, outputs.answers)
+        return True
+
+    def _score(self, batch: QuestionBatch, answers: list[str]) -> None:
+        name = batch.benchmark
+        for index, (answer, accepted) in enumerate(zip(answers, batch.answers, strict=True)):
+            scores = {
+                "accuracy": vqa_accuracy(answer, accepted),
+                "ceiling": best_vqa_accuracy(accepted),
+            }
+            if batch.chance:
+                scores["chance"] = batch.chance[index]
+            if batch.blind_answers:
+                scores["blind"] = vqa_accuracy(batch.blind_answers[index], accepted)
+            family = batch.families[index].replace(" ", "_")
+            exact = exact_match(answer, accepted)
+            groups = {f"{name}\texact\t{name}_exact": [exact]}
+            for kind, score in scores.items():
+                stem = name if kind == "accuracy" else f"{name}_{kind}"
+                groups[f"{name}\t{kind}\t{name}_{kind}"] = [score]
+                groups[f"{name}\t{kind}\t{stem}/{family}"] = [score]
+            self.means.update(groups)
+
+    def _keep(self, trainer: pl.Trainer, batch: QuestionBatch, answers: list[str]) -> None:
+        """Write all answers to the benchmark's file and keep the first for the picture."""
+        file = self._file(trainer, batch.benchmark)
+        for index, answer in enumerate(answers):
+            row = {
+                "question": batch.questions[index],
+                "answer": answer,
+                "accepted": batch.answers[index],
+                "family": batch.families[index],
+            }
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            if len(self.samples[batch.benchmark]) < self.num_samples:
+                truth = Counter(batch.answers[index]).most_common(1)[0][0]
+                text = f"{batch.questions[index]}\ntruth: {truth}\nanswer: {answer}"
+                self.samples[batch.benchmark].append((batch.images[index].cpu(), text))
+
+    def _file(self, trainer: pl.Trainer, benchmark: str) -> TextIO:
+        if benchmark not in self.files:
+            folder = Path(trainer.default_root_dir) / "predictions"
+            folder.mkdir(parents=True, exist_ok=True)
+            rank = f"-rank{trainer.global_rank}" if trainer.world_size > 1 else ""
+            # A file without .part is complete.
+            path = folder / f"{benchmark}{rank}.jsonl.part"
+            self.files[benchmark] = path.open("w", encoding="utf-8")
+        return self.files[benchmark]
+
+    def _close(self, *, finished: bool) -> None:
+        for file in self.files.values():
+            file.close()
+            if finished:
+                path = Path(file.name)
+                path.replace(path.with_suffix(""))
+        self.files = {}
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the unfinished files under their unfinished names."""
+        self._close(finished=False)
+
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Report."""
+        self._close(finished=True)
+        sets: dict[str, tuple[str, int]] = {}
+        for benchmark in names_on_all_ranks(self.questions):
+            # A rank may have seen no question of a benchmark; it must take part in the sum.
+            fingerprint = self.questions.get(benchmark) or SetFingerprint().to(pl_module.device)
+            sets[benchmark] = fingerprint.compute()
+        self._report_means(pl_module, split, sets)
+        self._report_pope(pl_module, split, sets)
+        for benchmark, samples in self.samples.items():
+            images, texts = zip(*samples, strict=True)
+            show(trainer, f"{split}/{benchmark}_answers", captioned(images, texts, columns=6))
+
+    def _report_means(
+        self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
+    ) -> None:
+        for key, (mean, count) in self.means.compute().items():
+            benchmark, kind, name = key.split("\t")
+            soft = "VQA soft accuracy (EvalAI normaliser)"
+            passport = Passport(
+                metric="exact match" if kind == "exact" else soft,
+                reference=f"{benchmark} questions {sets[benchmark][0]}",
+                num_samples=count,
+                details="" if kind in ("accuracy", "exact") else f"baseline: {kind}",
+            )
+            full = f"{split}/{name}"
+            self.report(pl_module, full, mean, passport, prog_bar=name.endswith("_accuracy"))
+
+    def _report_pope(
+        self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
+    ) -> None:
+        settings = [name for name in sets if name.startswith("pope_")]
+        for name in [*settings, "pope"] if settings else []:
+            scores = self.pope.get(name) or PopeScores(self.pope_style).to(pl_module.device)
+            parts = settings if name == "pope" else [name]
+            passport = Passport(
+                metric="POPE (positives as in lmms-eval, ratio of yes of the predictions)",
+                features=f"parser {self.pope_style}",
+                reference=", ".join(f"{part} questions {sets[part][0]}" for part in parts),
+                num_samples=sum(sets[part][1] for part in parts),
+            )
+            for score, value in scores.compute().items():
+                self.report(pl_module, f"{split}/{name}_{score}", value, passport)

@@ -1,0 +1,271 @@
+"""The commands ``lightning`` and ``vilau``: run studies, run single stages, use trained models.
+
+Nothing heavy is imported before a verb needs it, so ``--help``, ``plan`` and ``list`` answer at
+once. A verb of our own exits with 0, 1 (a crash, or a gate that stayed shut), 2 (a mistake of the
+user's, told in one sentence) or 130 (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+from vilau.errors import ConfigError, VilauError
+from vilau.study import session
+from vilau.study.plan import Options
+from vilau.study.processes import die_with_parent
+from vilau.study.schema import COMMANDS
+from vilau.study.suggest import did_you_mean
+
+APPS: tuple[tuple[str, str, str], ...] = ()
+"""Verbs of ``vilau.apps``: (verb, module, one line of help). A module has
+``add_parser(subparsers) -> None`` and ``run(args) -> int``; it is imported for its own verb only."""
+
+OTHER_PACKAGE = "lightning_sdk.cli.entrypoint"
+"""Who owns the other subcommands of ``lightning``, where it is installed: ``main_cli()`` there."""
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb over study files: its help, its arguments and what it does."""
+
+    text: str
+    example: str
+    arguments: Callable[[argparse.ArgumentParser], None]
+    handler: Callable[[argparse.Namespace], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    die_with_parent()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(arguments)
+    except VilauError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here.", file=sys.stderr, flush=True)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb is not None and verb not in _verbs():
+        return _other(verb, arguments)
+    parser, subparsers = _parser(verb)
+    parsed, unknown = parser.parse_known_args(arguments)
+    if not hasattr(parsed, "handler"):
+        parser.print_help()
+        return 2
+    if unknown:
+        known = [] if verb is None else list(subparsers[verb]._option_string_actions)
+        raise ConfigError(f"unknown argument `{unknown[0]}`.{did_you_mean(unknown[0], known)}")
+    return int(parsed.handler(parsed))
+
+
+def _other(verb: str, arguments: list[str]) -> int:
+    """Hand a subcommand that is not ours to the package that owns it, if it is installed."""
+    package = OTHER_PACKAGE.partition(".")[0]
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"there is no verb `{verb}`.{did_you_mean(verb, _verbs())}")
+    sys.argv[1:] = arguments
+    return int(importlib.import_module(OTHER_PACKAGE).main_cli() or 0)
+
+
+def _verbs() -> list[str]:
+    return [*VERBS, *COMMANDS, *(verb for verb, _, _ in APPS)]
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaints are sentences like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; see {self.prog} --help.")
+
+
+def _parser(verb: str | None) -> tuple[_Parser, dict[str, argparse.ArgumentParser]]:
+    called = Path(sys.argv[0]).stem
+    parser = _Parser(
+        prog=called if called in ("lightning", "vilau") else "vilau",
+        description="Train, measure and compare unified vision-language models.",
+        epilog="example: lightning run experiments/quickstart.yaml",
+    )
+    parser.add_argument("--version", action="version", version=f"vilau {_version()}")
+    subparsers = parser.add_subparsers(title="verbs", metavar="VERB")
+    for name, spec in VERBS.items():
+        sub = subparsers.add_parser(
+            name, help=spec.text, description=spec.text, epilog=f"example: {spec.example}"
+        )
+        spec.arguments(sub)
+        sub.set_defaults(handler=spec.handler)
+    for name in COMMANDS:
+        text = f"{name} one stage from its config file (the process `run` starts for each stage)"
+        example = f"vilau {name} --config runs/.store/tower-4b933f30/run.yaml"
+        sub = subparsers.add_parser(name, help=text, description=text, epilog=f"example: {example}")
+        _stage_arguments(sub)
+        sub.set_defaults(handler=_stage, verb=name)
+    for name, module, text in APPS:
+        if name == verb:
+            app = importlib.import_module(module)
+            app.add_parser(subparsers)
+            subparsers.choices[name].set_defaults(handler=app.run)
+        else:
+            subparsers.add_parser(name, help=text)
+    return parser, dict(subparsers.choices)
+
+
+def _version() -> str:
+    try:
+        return metadata.version("vilau")
+    except metadata.PackageNotFoundError:
+        return "(not installed)"
+
+
+# ---------------------------------------------------------------------- arguments
+
+
+def _study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "study", nargs="+", metavar="STUDY", help="study files (experiments/*.yaml)"
+    )
+    parser.add_argument("--scale", help="sizes: tiny, small, paper (default: the study's)")
+    parser.add_argument(
+        "--machine", default="cpu", help="where to run: cpu, gpu, fsdp_8gpu (default: cpu)"
+    )
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="STAGE.KEY=VALUE",
+        help="change settings, e.g. --set tower.model.contrastive_weight=0.5",
+    )
+    parser.add_argument("--seeds", nargs="+", metavar="SEED", help="seeds (default: the study's)")
+    parser.add_argument(
+        "--only", nargs="+", default=[], metavar="VARIANT", help="these variants alone"
+    )
+    parser.add_argument("--until", metavar="STAGE", help="stop after this stage")
+
+
+def _runs_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--runs", default="runs", metavar="DIR", help="runs folder (default: runs)")
+
+
+def _stored_arguments(parser: argparse.ArgumentParser) -> None:
+    _study_arguments(parser)
+    _runs_argument(parser)
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    _stored_arguments(parser)
+    parser.add_argument(
+        "--jobs", metavar="N", help="runs side by side (default: on the CPU one per core, else 1)"
+    )
+    parser.add_argument("--fresh", action="store_true", help="erase the study's runs, train anew")
+
+
+def _list_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", nargs="?", default="experiments", help="folder of studies (default: experiments)"
+    )
+    _runs_argument(parser)
+
+
+def _stage_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", required=True, metavar="FILE", help="a stage config (run.yaml)")
+    parser.add_argument("--fresh", action="store_true", help="erase what the run left, start anew")
+
+
+def _options(args: argparse.Namespace) -> Options:
+    return Options(
+        scale=args.scale,
+        machine=args.machine,
+        overrides=tuple(args.set),
+        seeds=None if args.seeds is None else tuple(_whole("--seeds", s) for s in args.seeds),
+        only=tuple(args.only),
+        until=args.until,
+    )
+
+
+def _whole(flag: str, text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise ConfigError(f"{flag} {text}: write a whole number from {least} on.")
+    return int(text)
+
+
+# ---------------------------------------------------------------------- what the verbs do
+
+
+def _run(args: argparse.Namespace) -> int:
+    jobs = None if args.jobs is None else _whole("--jobs", args.jobs, least=1)
+    return max(
+        session.run_study(path, _options(args), runs=args.runs, jobs=jobs, fresh=args.fresh)
+        for path in args.study
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    for path in args.study:
+        session.check_study(path, _options(args))
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> int:
+    for path in args.study:
+        print(session.plan_study(path, _options(args), runs=args.runs), end="\n\n")
+    return 0
+
+
+def _table(args: argparse.Namespace) -> int:
+    for path in args.study:
+        print(session.table_study(path, _options(args), runs=args.runs), end="\n\n")
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    print(session.list_studies(args.folder, runs=args.runs))
+    return 0
+
+
+def _stage(args: argparse.Namespace) -> int:
+    return session.stage(args.verb, args.config, fresh=args.fresh)
+
+
+_EXAMPLE = "experiments/ablate_contrastive.yaml"
+VERBS: dict[str, Verb] = {
+    "run": Verb(
+        "train and measure studies; finished runs are kept, cut ones resumed",
+        f"lightning run {_EXAMPLE} --scale tiny --seeds 0 1 2",
+        _run_arguments,
+        _run,
+    ),
+    "check": Verb(
+        "parse and build every stage on the meta device, without training or network",
+        f"lightning check {_EXAMPLE} --scale paper",
+        _study_arguments,
+        _check,
+    ),
+    "plan": Verb(
+        "print what a study would run, and what is finished",
+        f"lightning plan {_EXAMPLE}",
+        _stored_arguments,
+        _plan,
+    ),
+    "table": Verb(
+        "print a study's table from its finished runs and write its report",
+        f"lightning table {_EXAMPLE}",
+        _stored_arguments,
+        _table,
+    ),
+    "list": Verb(
+        "list studies and finished runs", "lightning list experiments", _list_arguments, _list
+    ),
+}

@@ -1,0 +1,193 @@
+"""What one sample costs in each LightningModule.
+
+Per sample (2 operations per weight and token forward, 4 backward, plus attention and search):
+
+* tower: 3 x (encoder + pixel decoder + LPIPS' VGG16) + search + text tower, which is frozen; with the
+  contrastive loss 3 x the last block and the pooling head;
+* language: 3 x (language model + output layer at text targets + projector + depth transformer at drawn
+  images) + one forward pass of the frozen tower's encoder and search;
+* evaluation: a question is one forward pass over image, prompt and answer; a drawing is one over
+  prompt and image, twice with guidance, the depth transformer at each position, and one decoding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from vilau.costs import counts
+from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
+from vilau.costs.parts import clip_sizes, tower_parts, unified
+
+TEXT_TOKENS = 40
+"""Text of a pair with the prompt around it."""
+TURN_TOKENS = 20
+"""A question with its answer and the words around them."""
+ANSWER_TOKENS = 4
+"""The answer alone."""
+POPE_MODES = 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """A stage's network, and what one sample costs it."""
+
+    parameters: int
+    trained: int
+    tokens: float
+    """Positions a sample takes in the network's main part."""
+    train_flops: float
+    forward_flops: float
+    kept: float = 0.0
+    buffers: int = 0
+
+
+def work_of(config: Config) -> Work:
+    """Return the work of a stage; raises ``UnknownSizesError`` where it cannot be known."""
+    count = MODULES.get(class_of(config, "model"))
+    if count is None:
+        raise UnknownSizesError
+    return count(config)
+
+
+def _clip(config: Config) -> Work:
+    sizes = clip_sizes(config)
+    part = counts.siglip(sizes)
+    whole = part.encoder + part.pooling + part.text + part.scales
+    return Work(
+        parameters=whole.parameters,
+        trained=whole.parameters,
+        tokens=sizes.grid**2 + sizes.text_length,
+        train_flops=3 * whole.flops,
+        forward_flops=part.encoder.flops + part.pooling.flops,
+        kept=whole.kept,
+    )
+
+
+def _tower(config: Config) -> Work:
+    sizes, quantizer, decoder = tower_parts(config)
+    part = counts.tower(sizes, quantizer, decoder)
+    siglip = part.siglip
+    aligned = argument(config, "model", "contrastive_weight") > 0
+    frozen_text = argument(config, "model", "freeze_text")
+    perceptual = (
+        counts.perceptual(sizes.image_size)
+        if argument(config, "model", "perceptual_weight") > 0
+        else counts.NOTHING
+    )
+    trained = (
+        siglip.encoder + part.pixels + perceptual + (siglip.pooling if aligned else counts.NOTHING)
+    )
+    text = siglip.text if aligned else counts.NOTHING
+    train_flops = 3 * trained.flops + part.search.flops + text.flops * (1 if frozen_text else 3)
+    if class_of(config, "model").endswith("ContrastiveAblation") and aligned:
+        # Every so often one more pass forward and one backward per loss.
+        train_flops *= 1 + 5 / 3 / argument(config, "model", "measure_every_n_steps")
+    return Work(
+        parameters=part.parameters + perceptual.parameters,
+        trained=part.parameters - (siglip.text.parameters if frozen_text else 0),
+        tokens=sizes.grid**2,
+        train_flops=train_flops,
+        forward_flops=siglip.encoder.flops + part.search.flops + part.pixels.flops,
+        kept=trained.kept + (0 if frozen_text else text.kept),
+        buffers=part.buffers,
+    )
+
+
+def _language(config: Config) -> Work:
+    """Pretraining and fine-tuning: documents that read an image, draw one, or have none."""
+    model = unified(config)
+    num_positions = model.sizes.grid**2
+    if class_of(config, "model").endswith("SupervisedFineTuning"):
+        draw = argument(config, "data", "drawing_share")
+        read, turns = 1 - draw, argument(config, "data", "turns_per_image")
+        text, targets = TURN_TOKENS * turns, ANSWER_TOKENS * turns
+    else:
+        draw = argument(config, "data", "text_to_image_share")
+        read = argument(config, "data", "image_to_text_share")
+        text = targets = TEXT_TOKENS
+    bare = max(0.0, 1 - draw - read)
+    forms = (
+        (read, model.document(num_positions + text, targets, drawn=0, image=True)),
+        (draw, model.document(num_positions + TEXT_TOKENS, 1, drawn=num_positions, image=True)),
+        (bare, model.document(TEXT_TOKENS, TEXT_TOKENS, drawn=0, image=False)),
+    )
+    tower_flops = (1 - bare) * (model.tower.siglip.encoder.flops + model.tower.search.flops)
+    forward = sum(share * count.flops for share, count in forms)
+    return Work(
+        parameters=model.parameters,
+        trained=model.parameters - model.tower.parameters,
+        tokens=(1 - bare) * num_positions + read * text + (draw + bare) * TEXT_TOKENS,
+        train_flops=3 * forward + tower_flops,
+        forward_flops=forward + tower_flops,
+        kept=sum(share * count.kept for share, count in forms),
+        buffers=model.tower.buffers,
+    )
+
+
+def _evaluation(config: Config) -> Work:
+    model = unified(config)
+    num_positions = model.sizes.grid**2
+    questions, prompts = asked(config)
+    seeing = model.tower.siglip.encoder.flops + model.tower.search.flops
+    answer = (
+        model.document(num_positions + TEXT_TOKENS, ANSWER_TOKENS, drawn=0, image=True).flops
+        + seeing
+    )
+    rows = 1 if argument(config, "model", "guidance_scale") == 1.0 else 2
+    drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, image=True)
+    draw = rows * drawing.flops + model.tower.pixels.flops
+    share = prompts / max(1, questions + prompts)
+    return Work(
+        parameters=model.parameters,
+        trained=0,
+        tokens=num_positions + TEXT_TOKENS,
+        train_flops=0,
+        forward_flops=(1 - share) * answer + share * draw,
+        # Keys and values of every layer.
+        kept=2
+        * rows
+        * (num_positions + TEXT_TOKENS)
+        * model.language.hidden_size
+        * model.language.num_layers,
+        buffers=model.tower.buffers,
+    )
+
+
+def _detector(config: Config) -> Work:
+    args = arguments(config, "model")
+    if "attributes" not in args or "backgrounds" not in args:
+        raise UnknownSizesError
+    size = argument(config, "model", "image_size")
+    count = counts.scene_detector(
+        args["attributes"], args["backgrounds"], size, argument(config, "model", "channels")
+    )
+    return Work(
+        parameters=count.parameters,
+        trained=count.parameters,
+        tokens=(size // 8) ** 2,
+        train_flops=3 * count.flops,
+        forward_flops=count.flops,
+        kept=2 * count.kept,  # batch norm keeps its input and its output's sign
+    )
+
+
+MODULES: dict[str, Callable[[Config], Work]] = {
+    "vilau.training.clip.ClipPretraining": _clip,
+    "vilau.training.tower.TowerTraining": _tower,
+    "vilau.training.ablations.contrastive.ContrastiveAblation": _tower,
+    "vilau.training.pretrain.MultimodalPretraining": _language,
+    "vilau.training.finetune.SupervisedFineTuning": _language,
+    "vilau.training.evaluate.Evaluation": _evaluation,
+    "vilau.training.detector.SceneDetectorTraining": _detector,
+}
+
+
+def asked(config: Config) -> tuple[int, int]:
+    """Return the numbers of questions and of prompts of an evaluation, 0 for unknown data."""
+    if not class_of(config, "data").endswith("WorldBenchmarks"):
+        return 0, 0
+    questions = argument(config, "data", "num_questions")
+    questions += argument(config, "data", "num_comp_questions")
+    questions += POPE_MODES * argument(config, "data", "num_pope_questions")
+    return questions, argument(config, "data", "num_prompts")

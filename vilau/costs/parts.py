@@ -1,0 +1,161 @@
+"""The sizes of the networks a stage trains or loads, from its config and those of earlier stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vilau.costs import counts
+from vilau.costs.config import (
+    Config,
+    UnknownSizesError,
+    argument,
+    arguments,
+    class_of,
+    filled,
+    nested,
+)
+from vilau.costs.counts import Count, TowerCount
+from vilau.models.sizes import (
+    PUBLISHED_LANGUAGES,
+    PUBLISHED_SIGLIPS,
+    SPECIAL_TOKENS,
+    WORLD_SIGLIP,
+    WORLD_TOKENIZER,
+    LanguageConfig,
+    SiglipSizes,
+)
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig
+
+
+@dataclass(frozen=True)
+class Unified:
+    """Sizes of a VILA-U model."""
+
+    sizes: SiglipSizes
+    quantizer: QuantizerConfig
+    decoder: DecoderConfig
+    language: LanguageConfig
+    head: HeadConfig
+
+    @property
+    def tower(self) -> TowerCount:
+        """The tower's count."""
+        return counts.tower(self.sizes, self.quantizer, self.decoder)
+
+    @property
+    def parameters(self) -> int:
+        """All parameters, the frozen tower's included."""
+        _, logits = counts.language_model(self.language, 1)
+        return (
+            self.tower.parameters
+            + logits.parameters
+            + self.document(1, 0, drawn=0, image=False).parameters
+        )
+
+    def document(self, tokens: int, targets: int, *, drawn: int, image: bool) -> Count:
+        """Count a row of ``tokens`` tokens that predicts ``targets`` words and ``drawn`` positions."""
+        width, code_width = self.language.hidden_size, self.sizes.hidden_size
+        body, logits = counts.language_model(self.language, tokens)
+        head = counts.depth_transformer(
+            self.head, self.quantizer, code_width=code_width, width=width, positions=drawn
+        )
+        places = self.sizes.grid**2 if image else 0
+        out = Count(0, targets * logits.flops, targets * 2 * logits.kept)
+        return body + counts.projector(places, code_width, width) + head + out
+
+
+def clip_sizes(config: Config) -> SiglipSizes:
+    """Return the sizes of the SigLIP that a ``ClipPretraining`` stage trains."""
+    args = arguments(config, "model")
+    source = config["inputs"].get("model.checkpoint")
+    if source is not None:
+        return clip_sizes(nested(source))
+    if args.get("checkpoint"):
+        return _siglip_sizes(args["checkpoint"])
+    return filled(SiglipSizes, args.get("siglip"))
+
+
+def tower_parts(config: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig]:
+    """Return the sizes of the tower that a stage trains."""
+    args = arguments(config, "model")
+    source = config["inputs"].get("model.pretrained")
+    sizes = (
+        _siglip_sizes(argument(config, "model", "pretrained"))
+        if source is None
+        else clip_sizes(nested(source))
+    )
+    quantizer = filled(QuantizerConfig, args.get("quantizer"))
+    return sizes, quantizer, filled(DecoderConfig, args.get("decoder"))
+
+
+def unified(config: Config) -> Unified:
+    """Return the sizes of the model that a language stage trains or an evaluation loads."""
+    args = arguments(config, "model")
+    if not class_of(config, "model").endswith("MultimodalPretraining"):
+        source = config["inputs"].get("model.checkpoint")
+        if source is not None:
+            return unified(nested(source))
+        saved = _folder_config(args.get("checkpoint"))
+        language = LanguageConfig(**saved["language"])
+        return Unified(*_saved_tower(saved), language, HeadConfig(**saved["head"]))
+    source = config["inputs"].get("model.tower_checkpoint")
+    tower = (
+        _saved_tower(_folder_config(args.get("tower_checkpoint")))
+        if source is None
+        else tower_parts(nested(source))
+    )
+    language = filled(LanguageConfig, args.get("language"))
+    if language.pretrained is not None:
+        if language.pretrained not in PUBLISHED_LANGUAGES:
+            raise UnknownSizesError
+        language = dataclasses.replace(language, **PUBLISHED_LANGUAGES[language.pretrained])
+    language = dataclasses.replace(language, vocab_size=_num_words(language.tokenizer))
+    return Unified(*tower, language, filled(HeadConfig, args.get("head")))
+
+
+def _saved_tower(saved: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig]:
+    tower = saved["tower"]
+    return (
+        SiglipSizes(**tower["siglip"]),
+        QuantizerConfig(**tower["quantizer"]),
+        DecoderConfig(**tower["decoder"]),
+    )
+
+
+def _siglip_sizes(source: str) -> SiglipSizes:
+    if source in PUBLISHED_SIGLIPS and not Path(source).exists():
+        return PUBLISHED_SIGLIPS[source]
+    return SiglipSizes(**_folder_config(source)["sizes"])
+
+
+def _folder_config(folder: str | None) -> dict[str, Any]:
+    """Read the ``config.json`` of a model folder of ours."""
+    if folder is None:
+        raise UnknownSizesError
+    path = (_asset(folder) if folder == WORLD_SIGLIP else Path(folder)) / "config.json"
+    if not path.is_file():
+        raise UnknownSizesError
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if "kind" not in config:
+        raise UnknownSizesError
+    return dict(config)
+
+
+def _num_words(source: str) -> int:
+    """Count the tokenizer's words, the image and video marks included."""
+    if source in PUBLISHED_LANGUAGES and not Path(source).exists():
+        return int(PUBLISHED_LANGUAGES[source]["vocab_size"]) + len(SPECIAL_TOKENS)
+    path = (_asset(source) if source == WORLD_TOKENIZER else Path(source)) / "tokenizer.json"
+    if not path.is_file():
+        raise UnknownSizesError
+    content = json.loads(path.read_text(encoding="utf-8"))
+    words = {token["content"] for token in content["added_tokens"]} | set(content["model"]["vocab"])
+    return len(words | set(SPECIAL_TOKENS))
+
+
+def _asset(name: str) -> Path:
+    return Path(__file__).parents[1] / "assets" / name

@@ -1,0 +1,131 @@
+"""What a stage will cost, from its config alone: no torch, no data, nothing built.
+
+Left out: validation during training, optimizer arithmetic, data loading. Guesses where a config does
+not say: the ``*_TOKENS`` of ``modules``. Memory is weights, gradients, AdamW's two averages, buffers,
+and the inputs of every layer that is trained (no activation checkpointing); real peaks lie some tens
+of per cent above. Hours are operations over a device's peak rate times a share such training reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import ceil
+from typing import Any
+
+from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
+from vilau.costs.modules import Work, asked, work_of
+
+CHECKPOINTS_KEPT = 2
+"""For resuming; the newest and its predecessor."""
+
+RATES = {
+    "2 CPU cores": 0.08e12,
+    "RTX 4090": 0.35 * 165e12,
+    "A100": 0.40 * 312e12,
+    "H100 or H200": 0.40 * 989e12,
+}
+"""Operations per second: bfloat16 datasheet rate times a usual share of it."""
+
+ZERO_SHOT_CLASSES = 64
+
+
+def estimate(
+    stage_config: Config, inputs: Mapping[str, Config] | None = None
+) -> dict[str, Any] | None:
+    """Return what a stage costs, or None where its sizes cannot be known.
+
+    Args:
+        stage_config: a resolved stage config (``model``, ``data``, ``trainer``; ``command`` where it
+            is not ``fit``), with the machine's trainer laid over it where that is known.
+        inputs: dotted key (``model.tower_checkpoint``) -> config of the stage whose product goes
+            there, which may have a key ``inputs`` of its own. Default: ``stage_config["inputs"]``.
+
+    Returns:
+        ``parameters``, ``trained_parameters``, ``tokens_per_step``, ``flops_per_step``, ``flops``,
+        ``samples``, ``memory_bytes_per_device``, ``disk_bytes`` and ``hours`` (device -> hours);
+        None for single values that the config does not decide.
+
+    Raises:
+        ConfigError: sizes that do not fit together.
+    """
+    config = dict(stage_config)
+    config["inputs"] = inputs if inputs is not None else config.get("inputs") or {}
+    try:
+        work = work_of(config)
+    except (
+        UnknownSizesError,
+        TypeError,
+    ):  # TypeError: a value of the wrong kind; `check` says which
+        return None
+    is_fit = _command(config) == "fit"
+    batch = argument(config, "data", "global_batch_size")
+    samples = _samples(config, batch)
+    per_sample = work.train_flops if is_fit else work.forward_flops
+    flops = None if samples is None else per_sample * samples
+    return {
+        "parameters": work.parameters,
+        "trained_parameters": work.trained if is_fit else 0,
+        "tokens_per_step": round(work.tokens * batch),
+        "flops_per_step": per_sample * batch,
+        "flops": flops,
+        "samples": samples,
+        "memory_bytes_per_device": _memory(config, work, is_fit),
+        "disk_bytes": _disk(config, work, is_fit),
+        "hours": None if flops is None else {name: flops / r / 3600 for name, r in RATES.items()},
+    }
+
+
+def _command(config: Config) -> str:
+    default = "test" if class_of(config, "model").endswith("Evaluation") else "fit"
+    return str(config.get("command", default))
+
+
+def _samples(config: Config, batch: int) -> int | None:
+    command = _command(config)
+    if command == "fit":
+        steps = (config.get("trainer") or {}).get("max_steps")
+        return steps * batch if isinstance(steps, int) and steps > 0 else None
+    if command == "test":
+        return sum(asked(config)) or None
+    data = class_of(config, "data")
+    if not data.endswith("ImageTextPairs"):
+        return None
+    drawn = arguments(config, "data").get("path", "world") == "world"
+    classes = drawn and argument(config, "data", "zero_shot") == "auto"
+    labelled = ZERO_SHOT_CLASSES * argument(config, "data", "zero_shot_per_class") if classes else 0
+    return int(argument(config, "data", "num_val_samples")) + labelled
+
+
+def _memory(config: Config, work: Work, is_fit: bool) -> int:
+    trainer = config.get("trainer") or {}
+    precision = str(trainer.get("precision"))
+    weight_bytes = 2 if precision in ("bf16-true", "16-true") else 4
+    number_bytes = 2 if "16" in precision else 4
+    devices = _num_devices(trainer.get("devices"))
+    trained = work.trained if is_fit else 0
+    weights = weight_bytes * (work.parameters + 3 * trained)  # gradients and two averages
+    if _is_sharded(trainer.get("strategy")):
+        weights = ceil(weights / devices)
+    accumulate = trainer.get("accumulate_grad_batches") or 1
+    batch = ceil(argument(config, "data", "global_batch_size") / (devices * accumulate))
+    kept = number_bytes * work.kept * batch
+    return round(weights + 4 * work.buffers + (kept if is_fit or work.trained == 0 else 0))
+
+
+def _disk(config: Config, work: Work, is_fit: bool) -> int:
+    """The product folder, and while training the checkpoints for resuming."""
+    if not is_fit:
+        return 0
+    product = 4 * (work.parameters + work.buffers)
+    return product + CHECKPOINTS_KEPT * (product + 8 * work.trained)
+
+
+def _num_devices(devices: Any) -> int:
+    if isinstance(devices, int):
+        return max(1, devices)
+    return len(devices) if isinstance(devices, list) else 1
+
+
+def _is_sharded(strategy: Any) -> bool:
+    name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
+    return any(word in name.lower() for word in ("fsdp", "modelparallel", "deepspeed"))

@@ -1,0 +1,76 @@
+"""Opening pretrained transformers models: complete, in float32, and never by pickle."""
+
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from transformers import PretrainedConfig, PreTrainedModel
+
+from vilau.errors import CheckpointError
+from vilau.models.storage import building_on_meta
+
+Model = TypeVar("Model", bound=PreTrainedModel)
+
+
+def pretrained_config(model_class: type[PreTrainedModel], source: str) -> PretrainedConfig:
+    """Read the config of a folder or hub name and check that it is of ``model_class``'s kind.
+
+    Raises ``CheckpointError``: transformers itself would build such a model from random weights.
+    """
+    config_class: type[PretrainedConfig] = model_class.config_class  # type: ignore[assignment]
+    try:
+        data, _ = config_class.get_config_dict(source)
+        found = data.get("model_type", data.get("kind"))
+        if found == config_class.model_type:
+            return config_class.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _not_found(config_class.model_type, source, error) from None
+    raise CheckpointError(
+        f"{source} describes a {found or 'model of unknown kind'}, but a {config_class.model_type} "
+        f"is needed here; give the folder or hub name of {config_class.model_type} weights."
+    )
+
+
+def load_pretrained(
+    model_class: type[Model],
+    source: str,
+    *,
+    attention: str,
+    config: PretrainedConfig | None = None,
+) -> Model:
+    """Load weights from a folder or hub name as float32 (the default would keep a float16 file's).
+
+    ``config`` replaces the source's own. On the meta device only the shapes are built. Raises
+    ``CheckpointError`` when the weights are nowhere to be found, broken or incomplete.
+    """
+    config = config or pretrained_config(model_class, source)
+    kind = config.model_type
+    if building_on_meta():
+        config._attn_implementation = attention
+        return model_class(config)
+    settings: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
+    try:
+        model, report = model_class.from_pretrained(
+            source, config=config, use_safetensors=True, output_loading_info=True, **settings
+        )
+    except (OSError, ValueError) as error:
+        raise _not_found(kind, source, error) from None
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the weights in {source} cannot be read ({str(error).splitlines()[0]}); "
+            "download or copy them again."
+        ) from None
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(
+            f"{source} lacks {len(missing)} tensors of a {kind}, the first is {missing[0]}; "
+            "give a folder with all of its weights."
+        )
+    return model
+
+
+def _not_found(kind: str, source: str, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{kind} weights {source} are neither a local folder nor in the hub cache nor downloadable "
+        f"({str(error).splitlines()[0]}); download them on a machine with a network and give the folder."
+    )

@@ -1,0 +1,109 @@
+"""Sizes of the pretrained parts, free of torch: planning a study reads them too."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from vilau.errors import ConfigError
+
+WORLD_SIGLIP = "world-siglip"
+WORLD_TOKENIZER = "world-tokenizer"
+
+SPECIAL_TOKENS = ("<im_start>", "<im_end>", "<vi_start>", "<vi_end>")
+"""Added after the text vocabulary in this order, as published."""
+
+
+@dataclass
+class SiglipSizes:
+    """Sizes of a SigLIP model; the defaults are google/siglip-large-patch16-256."""
+
+    image_size: int = 256
+    patch_size: int = 16
+    hidden_size: int = 1024
+    num_layers: int = 24
+    num_heads: int = 16
+    mlp_size: int = 4096
+    text_layers: int = 24
+    text_heads: int = 16
+    text_mlp_size: int = 4096
+    text_length: int = 64
+    vocab_size: int = 32000
+    activation: str = "gelu_pytorch_tanh"
+    tokenizer: str = "google/siglip-large-patch16-256"
+    attention: str = "sdpa"
+    """transformers' attention kernel, or ``lean`` (ours, faster for small models on a CPU)."""
+
+    def __post_init__(self) -> None:
+        if self.image_size % self.patch_size and self.patch_size != 14:
+            low = self.image_size // self.patch_size * self.patch_size
+            raise ConfigError(
+                f"siglip.image_size is {self.image_size}, which {self.patch_size}-pixel patches do not "
+                f"divide; write {max(low, self.patch_size)} or {low + self.patch_size}."
+            )
+        for key in ("num_heads", "text_heads"):
+            if self.hidden_size % getattr(self, key):
+                raise ConfigError(
+                    f"siglip.{key} is {getattr(self, key)}, which does not divide siglip.hidden_size "
+                    f"{self.hidden_size}; write a divisor of {self.hidden_size}."
+                )
+        if self.num_layers < 2:
+            raise ConfigError(
+                f"siglip.num_layers is {self.num_layers}, but the tower quantises after the last "
+                "block but one; write 2 or more."
+            )
+
+    @property
+    def grid(self) -> int:
+        """Cells along each side of the code grid (a 14-pixel patch drops the border of 384)."""
+        return self.image_size // self.patch_size
+
+
+_SO400M = {
+    "image_size": 384, "patch_size": 14, "hidden_size": 1152, "num_layers": 27, "mlp_size": 4304,
+    "text_layers": 27, "text_mlp_size": 4304, "tokenizer": "google/siglip-so400m-patch14-384",
+}  # fmt: skip
+PUBLISHED_SIGLIPS: dict[str, SiglipSizes] = {
+    "google/siglip-large-patch16-256": SiglipSizes(),
+    "google/siglip-so400m-patch14-384": SiglipSizes(**_SO400M),  # type: ignore[arg-type]
+}
+"""What is needed to build (on the meta device) without the network."""
+
+
+@dataclass
+class LanguageConfig:
+    """A LLaMA: ``pretrained`` weights, or a random one of these sizes (defaults: the tiny one)."""
+
+    pretrained: str | None = None
+    """Folder or hub name of LLaMA weights; None starts from random weights of the sizes below."""
+    tokenizer: str = WORLD_TOKENIZER
+    hidden_size: int = 128
+    num_layers: int = 4
+    num_heads: int = 4
+    mlp_size: int = 384
+    max_length: int = 1024
+    vocab_size: int = 0
+    """Text tokens including added ones; 0 reads it off the tokenizer."""
+    rope_scaling_factor: float = 1.0
+    """Linear scaling of rotary positions; VILA-U's release uses 2 (8192 of LLaMA-2's 4096)."""
+    attention: str = "sdpa"
+    """transformers' attention kernel, or ``lean`` (ours, faster for small models on a CPU)."""
+    tie_embeddings: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Further LlamaConfig fields, e.g. rope_theta or num_key_value_heads."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"language.num_heads is {self.num_heads}, which does not divide language.hidden_size "
+                f"{self.hidden_size}; write a divisor of {self.hidden_size}."
+            )
+
+
+PUBLISHED_LANGUAGES: dict[str, dict[str, Any]] = {
+    "meta-llama/Llama-2-7b-hf": {
+        "hidden_size": 4096, "num_layers": 32, "num_heads": 32, "mlp_size": 11008, "vocab_size": 32000,
+    },
+    "princeton-nlp/Sheared-LLaMA-1.3B": {
+        "hidden_size": 2048, "num_layers": 24, "num_heads": 16, "mlp_size": 5504, "vocab_size": 32000,
+    },
+}  # fmt: skip
+"""What is needed to build (on the meta device) without the network."""

@@ -1,0 +1,172 @@
+"""The figures of a report: curves over steps and bars per question family, as PNG.
+
+Backgrounds are transparent and axes grey, so a figure reads on a light page and on a dark one.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from vilau.study.events import Curve
+
+COLOURS = (
+    "#3b76e1", "#e8743b", "#1a9e77", "#9a5fd0", "#c79a00", "#d63f7a", "#1399a8", "#7a828e",
+)  # fmt: skip
+"""One colour per variant, in the order of the study file; told apart also by colour-blind eyes."""
+
+_INK = "#868e99"
+_PANEL_INCHES = (3.5, 2.35)
+_COLUMNS = 3
+DPI = 192
+"""Twice the pixels of a page, for sharp lines on dense screens."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One run's curve in a panel."""
+
+    label: str
+    colour: str
+    curve: Curve
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Heights of one variant: mean and standard deviation per family."""
+
+    label: str
+    colour: str
+    heights: Mapping[str, tuple[float, float]]
+
+
+def draw_curves(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
+    """Draw one small panel per metric, all runs in it, and save the figure.
+
+    Several seeds of a variant are thin lines of one colour with their mean on top. Curves with many
+    points are smoothed; the points themselves stay visible behind.
+    """
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(columns, rows)
+    for index, (title, lines) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _style(axes, title)
+        labels = list(dict.fromkeys(line.label for line in lines))
+        for label in labels:
+            _draw_variant(axes, [line for line in lines if line.label == label])
+        if len(labels) > 1 and index == 0:
+            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+        if index // columns == rows - 1 or index + columns >= len(panels):
+            axes.set_xlabel("step", fontsize=8, color=_INK)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    _save(figure, path)
+
+
+def draw_bars(
+    title: str, bars: Sequence[Bars], references: Mapping[str, Mapping[str, float]], path: Path
+) -> None:
+    """Draw grouped bars per family, with marks for reference values such as chance."""
+    families = list(dict.fromkeys(family for item in bars for family in item.heights))
+    figure = _figure(2 if len(families) <= 6 else 3, 1)
+    axes = figure.add_subplot(1, 1, 1)
+    _style(axes, title)
+    width = 0.8 / len(bars)
+    for index, item in enumerate(bars):
+        shift = (index - (len(bars) - 1) / 2) * width
+        places = [i + shift for i, family in enumerate(families) if family in item.heights]
+        means, deviations = zip(
+            *(item.heights[family] for family in families if family in item.heights), strict=True
+        )
+        errors = deviations if any(deviations) else None
+        axes.bar(
+            places, means, width * 0.92, yerr=errors, color=item.colour, label=item.label,
+            ecolor=_INK, error_kw={"elinewidth": 1},
+        )  # fmt: skip
+    for number, (name, values) in enumerate(references.items()):
+        for i, family in enumerate(families):
+            if family in values:
+                axes.hlines(
+                    values[family], i - 0.44, i + 0.44, colors=_INK, linewidth=1.3,
+                    linestyles=("dotted", "dashed", "solid")[number % 3],
+                    label=name if i == 0 else None,
+                )  # fmt: skip
+    axes.set_xticks(range(len(families)), [family.replace("_", " ") for family in families])
+    axes.tick_params(axis="x", length=0)
+    axes.grid(visible=False, axis="x")
+    figure.legend(
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
+        fontsize=8, labelcolor=_INK,
+    )  # fmt: skip
+    _save(figure, path)
+
+
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Return an exponential mean over about a twentieth of the points, unbiased at the start."""
+    keep = 1 - 1 / max(1.0, len(values) / 20)
+    out, mean, weight = [], 0.0, 0.0
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        out.append(mean / weight)
+    return out
+
+
+def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
+    """Draw the seeds of one variant."""
+    finite = [line for line in lines if any(math.isfinite(v) for v in line.curve.values)]
+    for line in finite:
+        steps, values = line.curve.steps, line.curve.values
+        alone = len(finite) == 1
+        if len(values) == 1:
+            axes.plot(steps, values, "o", color=line.colour, markersize=4, label=line.label)
+        elif len(values) > 40:
+            axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.25)
+            axes.plot(
+                steps, smoothed(values), color=line.colour, linewidth=1.6 if alone else 0.7,
+                alpha=1 if alone else 0.5, label=line.label if alone else None,
+            )  # fmt: skip
+        else:
+            axes.plot(
+                steps, values, color=line.colour, linewidth=1.6 if alone else 0.7,
+                alpha=1 if alone else 0.5, marker="o", markersize=2.6 if alone else 0,
+                label=line.label if alone else None,
+            )  # fmt: skip
+    if len(finite) > 1:
+        shared = sorted(set.intersection(*(set(line.curve.steps) for line in finite)))
+        tables = [dict(zip(x.curve.steps, x.curve.values, strict=True)) for x in finite]
+        means = [statistics.fmean(table[step] for table in tables) for step in shared]
+        means = smoothed(means) if len(means) > 40 else means
+        axes.plot(shared, means, color=finite[0].colour, linewidth=1.9, label=finite[0].label)
+
+
+def _figure(columns: int, rows: int) -> Figure:
+    width, height = _PANEL_INCHES
+    figure = Figure(figsize=(width * columns, height * rows), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _style(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=9, color=_INK, loc="left", fontweight="bold")
+    axes.set_facecolor("none")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(_INK)
+        axes.spines[side].set_alpha(0.5)
+    axes.tick_params(colors=_INK, labelsize=7.5, width=0.6)
+    axes.grid(visible=True, color=_INK, alpha=0.18, linewidth=0.6)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, transparent=True)

@@ -1,0 +1,127 @@
+"""What ``plan`` and ``list`` print: runs, their state and size, before anything is spent."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vilau.errors import VilauError
+from vilau.study.load import load_study
+from vilau.study.plan import Options, Plan, Run, make_plan
+from vilau.study.run import run_title
+from vilau.study.store import Store, read_json
+
+COSTS = "vilau.costs"
+"""Module with ``estimate(stage_config: dict) -> dict | None``, free of torch; used if it is there."""
+
+
+def plan_text(plan: Plan, store: Store) -> str:
+    """Return the plan of a study: each run once, who shares it, its state, size and inputs."""
+    study = plan.study
+    lines = [f"{study.name}: {study.question}" if study.question else study.name]
+    shared = len(plan.cells) - len(plan.runs)
+    lines.append(
+        f"scale {plan.scale}, machine {plan.options.machine}, seeds {list(plan.seeds)}:"
+        f" {len(plan.cells)} stage runs, {len(plan.runs)} different"
+        + (f" ({shared} shared)" if shared else "")
+    )
+    header = ["run", "stage", "state", "steps", "batch", "samples", "takes in"]
+    rows = [_row(plan, store, run) for run in plan.runs.values()]
+    costs = [_costs(run) for run in plan.runs.values()]
+    keys = list(dict.fromkeys(key for cost in costs for key in cost))
+    header[6:6] = [key.replace("_", " ") for key in keys]
+    for row, cost in zip(rows, costs, strict=True):
+        row[6:6] = [_amount(cost.get(key)) for key in keys]
+    lines += ["", *columns([header, *rows])]
+    todo = sum(store.metrics(name) is None for name in plan.runs)
+    lines += ["", f"{len(plan.runs) - todo} finished, {todo} to run; runs folder {store.root}"]
+    return "\n".join(lines)
+
+
+def studies_text(folder: Path, store: Store) -> str:
+    """Return the studies of a folder with their questions, and the finished runs of the store."""
+    lines = [f"Studies in {folder}/"]
+    rows = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            study = load_study(path)
+            plan = make_plan(study, Options())
+            done = sum(store.metrics(name) is not None for name in plan.runs)
+            rows.append([f"  {path.name}", f"{done}/{len(plan.runs)} runs", study.question])
+        except VilauError as error:
+            rows.append([f"  {path.name}", "broken", str(error)])
+    lines += columns(rows) or ["  none"]
+    lines += ["", f"Finished runs in {store.root}/"]
+    rows = []
+    for run_dir in sorted((store.root / ".store").glob("*-*")):
+        if (metrics := store.metrics(run_dir.name)) is not None:
+            seconds = f"{metrics.get('seconds', 0):.0f} s"
+            rows.append([f"  {run_dir.name}", metrics.get("finished_at", "")[:16], seconds])
+    lines += columns(rows) or ["  none"]
+    return "\n".join(lines)
+
+
+def columns(rows: list[list[str]]) -> list[str]:
+    """Return rows as lines with aligned columns."""
+    if not rows:
+        return []
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def short_count(number: float) -> str:
+    """Return ``1.23 M`` for 1234567."""
+    for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:.0f}"
+
+
+def _row(plan: Plan, store: Store, run: Run) -> list[str]:
+    config = run.resolved.config
+    steps = (config.get("trainer") or {}).get("max_steps")
+    batch = ((config.get("data") or {}).get("init_args") or {}).get("global_batch_size")
+    is_fit = run.stage.command == "fit"
+    seen = steps * batch if is_fit and isinstance(steps, int) and isinstance(batch, int) else None
+    takes = [f"{source} → {key}" for key, source in run.inputs.items()]
+    return [
+        run.name,
+        run_title(plan, run.name),
+        _state(store, run.name),
+        _amount(steps) if is_fit else run.stage.command,
+        _amount(batch),
+        _amount(seen),
+        ", ".join(takes),
+    ]
+
+
+def _state(store: Store, name: str) -> str:
+    if store.metrics(name) is not None:
+        return "finished"
+    if any((store.run_dir(name) / "checkpoints").glob("step=*.ckpt")):
+        status = read_json(store.run_dir(name) / "status.json") or {}
+        return f"cut off at {status.get('step', '?')}"
+    return "to run"
+
+
+def _costs(run: Run) -> dict[str, Any]:
+    """Return what ``vilau.costs`` knows of a stage, nothing where that module is not there."""
+    if importlib.util.find_spec(COSTS) is None:
+        return {}
+    estimate: Callable[[dict[str, Any]], dict[str, Any] | None]
+    estimate = importlib.import_module(COSTS).estimate
+    return estimate({"command": run.stage.command, **run.resolved.config}) or {}
+
+
+def _amount(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:.3g}"

@@ -1,0 +1,169 @@
+"""The report folder of a study: table, numbers, figures and one self-contained page."""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from vilau.study.events import Events, read_events
+from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves
+from vilau.study.page import RunReport, StageReport, page_html
+from vilau.study.plan import Plan
+from vilau.study.results import Results
+from vilau.study.store import Store, write_atomic, write_json
+from vilau.study.table import csv_table, markdown_table, results_json
+
+_MOST_PANELS = 9
+_REFERENCES = ("chance", "blind", "ceiling")
+_SPEED = re.compile(r"learning_rate|lr-|per_second|seconds|throughput|epoch$|memory|hp_metric")
+
+
+def write_report(results: Results, store: Store, folder: Path, *, command: str) -> None:
+    """Write ``table.md``, ``table.csv``, ``results.json``, figures and ``index.html``.
+
+    Args:
+        results: the measured numbers.
+        store: where the runs live.
+        folder: the report's folder; files of the same name are replaced.
+        command: the command line that makes this report, shown on the page.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "table.md", markdown_table(results))
+    write_atomic(folder / "table.csv", csv_table(results))
+    write_json(folder / "results.json", results_json(results))
+    for old in [*folder.glob("*.png"), *folder.glob("images/*.png")]:
+        old.unlink()
+    stages = [_stage(results, store, name, folder) for name in results.plan.study.stages]
+    write_atomic(folder / "index.html", page_html(results, stages, command=command))
+
+
+def _stage(results: Results, store: Store, name: str, folder: Path) -> StageReport:
+    plan = results.plan
+    names = [run.name for run in plan.runs.values() if run.stage.name == name]
+    runs = []
+    events: dict[str, Events] = {}
+    for run in names:
+        path = store.run_dir(run) / "run.yaml"
+        config = path.read_text(encoding="utf-8") if path.exists() else ""
+        runs.append(RunReport(run, _who(plan, run), results.metrics.get(run), config))
+        events[run] = read_events(store.run_dir(run))
+    stage = StageReport(name, plan.study.stages[name].command, runs)
+    if stage.command == "fit":
+        _add_curves(stage, plan, events, folder)
+    else:
+        _add_bars(stage, results, folder)
+    _add_pictures(stage, plan, events, folder)
+    return stage
+
+
+def _add_curves(stage: StageReport, plan: Plan, events: dict[str, Events], folder: Path) -> None:
+    """Draw what was logged over steps: losses, measurements, and the rest folded away."""
+    panels: dict[str, list[Line]] = defaultdict(list)
+    for run, logged in events.items():
+        for tag, curve in sorted(logged.curves.items()):
+            panels[tag].append(Line(_variants(plan, run), _colour(plan, run), curve))
+    groups: dict[str, list[str]] = {"losses": [], "measurements": [], "more": []}
+    for tag in sorted(panels, key=lambda tag: ("loss" not in tag, tag)):
+        if _SPEED.search(tag):
+            groups["more"].append(tag)
+        elif tag.startswith("train/"):
+            groups["losses"].append(tag)
+        else:
+            groups["measurements"].append(tag)
+    captions = {
+        "losses": "Training, every step",
+        "measurements": "Validation, while training",
+        "more": "Learning rate and speed",
+    }
+    for group, tags in groups.items():
+        shelf = stage.more_figures if group == "more" else stage.figures
+        for start in range(0, len(tags), _MOST_PANELS):
+            chosen = tags[start : start + _MOST_PANELS]
+            number = f"_{start // _MOST_PANELS + 1}" if start else ""
+            path = folder / f"{stage.name}_{group}{number}.png"
+            draw_curves({tag: panels[tag] for tag in chosen}, path)
+            shelf[captions[group] + number.replace("_", " ")] = path
+
+
+def _add_bars(stage: StageReport, results: Results, folder: Path) -> None:
+    """Draw ``test/<group>/<family>`` metrics as bars per variant, references as marks."""
+    plan = results.plan
+    numbers: dict[str, dict[str, dict[str, list[float]]]] = {}
+    for variant in plan.study.variants:
+        for seed in plan.seeds:
+            cell = plan.cell(variant, seed, stage.name)
+            found = results.metrics.get(cell.run) if cell else None
+            for metric, value in (found or {}).get("metrics", {}).items():
+                _, _, rest = metric.partition("/")
+                group, _, family = rest.partition("/")
+                if family:
+                    at = numbers.setdefault(group, {}).setdefault(variant, {})
+                    at.setdefault(family, []).append(value)
+    for group, by_variant in numbers.items():
+        base, _, ending = group.rpartition("_")
+        families = {family for heights in by_variant.values() for family in heights}
+        if len(families) < 2 or (ending in _REFERENCES and base in numbers):
+            continue
+        bars = [
+            Bars(
+                plan.study.variants[variant].label,
+                COLOURS[list(plan.study.variants).index(variant) % len(COLOURS)],
+                {family: _mean_sd(values) for family, values in heights.items()},
+            )
+            for variant, heights in by_variant.items()
+        ]
+        references = {
+            name: {
+                family: _mean_sd(values)[0]
+                for heights in numbers[f"{group}_{name}"].values()
+                for family, values in heights.items()
+            }
+            for name in _REFERENCES
+            if f"{group}_{name}" in numbers
+        }
+        path = folder / f"{stage.name}_{group}.png"
+        draw_bars(group.replace("_", " "), bars, references, path)
+        stage.figures[f"{group.replace('_', ' ')} by family"] = path
+
+
+def _add_pictures(stage: StageReport, plan: Plan, events: dict[str, Events], folder: Path) -> None:
+    """Take the last picture of each tag, of the first seed of each variant."""
+    seen: set[str] = set()
+    for cell in plan.cells:
+        first = cell.seed == plan.seeds[0]
+        if cell.stage != stage.name or not first or cell.run in seen:
+            continue
+        seen.add(cell.run)
+        for tag, picture in sorted(events[cell.run].pictures.items()):
+            label = _variants(plan, cell.run)
+            stage.pictures.setdefault(tag, []).append((label, picture))
+            name = f"{stage.name}_{cell.variant}_{re.sub(r'[^0-9A-Za-z-]+', '_', tag)}.png"
+            (folder / "images").mkdir(exist_ok=True)
+            (folder / "images" / name).write_bytes(picture.png)
+
+
+def _who(plan: Plan, run: str) -> str:
+    seeds = sorted({cell.seed for cell in plan.users(run)})
+    label = _variants(plan, run)
+    if len(plan.seeds) == 1:
+        return label
+    return f"{label}, seed {', '.join(map(str, seeds))}"
+
+
+def _variants(plan: Plan, run: str) -> str:
+    names = list(dict.fromkeys(cell.variant for cell in plan.users(run)))
+    if len(names) == len(plan.study.variants) > 1:
+        return "all variants"
+    return ", ".join(plan.study.variants[name].label for name in names)
+
+
+def _colour(plan: Plan, run: str) -> str:
+    variant = plan.users(run)[0].variant
+    return COLOURS[list(plan.study.variants).index(variant) % len(COLOURS)]
+
+
+def _mean_sd(values: list[float]) -> tuple[float, float]:
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

@@ -1,0 +1,261 @@
+"""Gather the numbers of finished runs into a table that never mixes unlike measurements."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from vilau.study.plan import Plan
+from vilau.study.schema import Claim, Column
+from vilau.study.store import Store, read_json
+from vilau.study.suggest import did_you_mean
+
+
+@dataclass
+class Measured:
+    """A table cell: one value per seed, or the reason why there is none."""
+
+    values: dict[int, float] = field(default_factory=dict)
+    """Seed -> value."""
+    short: str = ""
+    """What the cell says without a number: ``not run``, ``not logged``, ``other passport``."""
+    note: str = ""
+    """The reason in a sentence."""
+    passport: dict[str, Any] | None = None
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds, or None."""
+        return statistics.fmean(self.values.values()) if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        """Sample standard deviation over seeds, or None for fewer than two."""
+        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+@dataclass
+class Row:
+    """A table line: a variant of ours, a baseline, or a line of the paper."""
+
+    name: str
+    label: str
+    cells: dict[str, Measured]
+
+
+@dataclass
+class Checked:
+    """A claim held against the measured means."""
+
+    claim: Claim
+    holds: bool | None
+    """None where a number is missing."""
+    shown: str
+    """The comparison with the measured numbers in place of the names."""
+    seeds_holding: int = 0
+    seeds: int = 0
+
+
+@dataclass
+class Results:
+    """Everything a report says in numbers."""
+
+    plan: Plan
+    ours: list[Row]
+    baselines: list[Row]
+    paper: list[Row]
+    claims: list[Checked]
+    metrics: dict[str, dict[str, Any]]
+    """Run name -> its ``metrics.json``; only finished runs."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every run of the plan is finished."""
+        return len(self.metrics) == len(self.plan.runs)
+
+    def notes(self) -> list[str]:
+        """Return the reasons of empty cells, each once."""
+        rows = [*self.ours, *self.baselines]
+        return list(dict.fromkeys(c.note for row in rows for c in row.cells.values() if c.note))
+
+
+def collect(plan: Plan, store: Store, reasons: Mapping[str, str] | None = None) -> Results:
+    """Read the finished runs of a plan.
+
+    Args:
+        plan: all variants and stages (a plan that leaves some out yields ``not run`` cells).
+        store: where the runs live.
+        reasons: run name -> why it has no result, where an engine knows better than the files.
+    """
+    found = {name: metrics for name in plan.runs if (metrics := store.metrics(name)) is not None}
+    reader = _Reader(plan, store, found, reasons or {})
+    study = plan.study
+    ours = [
+        Row(v.name, v.label, {h: reader.cell(v.name, c) for h, c in study.columns.items()})
+        for v in study.variants.values()
+    ]
+    for heading in study.columns:
+        _refuse_unlike([row.cells[heading] for row in ours])
+    baselines = [
+        Row(name, name, {heading: reader.baseline(entry) for heading, entry in cells.items()})
+        for name, cells in study.baselines.items()
+    ]
+    paper = [
+        Row(name, study.variants[name].label, {h: Measured({0: v}) for h, v in cells.items()})
+        for name, cells in study.paper.items()
+    ]
+    claims = [_checked(claim, [*ours, *baselines], plan) for claim in study.claims]
+    return Results(plan, ours, baselines, paper, claims, found)
+
+
+@dataclass
+class _Reader:
+    """Look up one metric of one stage for every seed."""
+
+    plan: Plan
+    store: Store
+    metrics: dict[str, dict[str, Any]]
+    reasons: Mapping[str, str]
+
+    def cell(self, variant: str, column: Column) -> Measured:
+        out = Measured()
+        passports: list[Any] = []
+        for seed in self.plan.seeds:
+            value, passport, short, note = self._one(variant, seed, column)
+            if value is None:
+                out.short = out.short or short
+                out.note = out.note or note
+            else:
+                out.values[seed] = value
+                passports.append(passport)
+        if out.values:
+            missing = len(self.plan.seeds) - len(out.values)
+            out.short, out.note = "", (f"{out.note} ({missing} seeds missing)" if missing else "")
+            out.passport = passports[0]
+            if len({_fingerprint(p) for p in passports}) > 1:
+                out.values, out.short = {}, "unlike passports"
+                out.note = f"{variant}: its seeds measured `{column.metric}` in different ways."
+        return out
+
+    def baseline(self, entry: Column | float) -> Measured:
+        if not isinstance(entry, Column):
+            return Measured(dict.fromkeys(self.plan.seeds, float(entry)))
+        cells = [self.cell(variant, entry) for variant in self.plan.study.variants]
+        filled = [cell for cell in cells if cell.values]
+        if not filled:
+            return cells[0]
+        seeds = {seed for cell in filled for seed in cell.values}
+        return Measured(
+            {
+                seed: statistics.fmean(c.values[seed] for c in filled if seed in c.values)
+                for seed in sorted(seeds)
+            },
+            passport=filled[0].passport,
+        )
+
+    def _one(self, variant: str, seed: int, column: Column) -> tuple[float | None, Any, str, str]:
+        cell = self.plan.cell(variant, seed, column.stage)
+        place = f"{variant}/{column.stage}"
+        if cell is None:
+            return None, None, "not run", f"{place} was left out (--only or --until)."
+        metrics = self.metrics.get(cell.run)
+        if metrics is None:
+            return None, None, "not run", self._why(place, cell.run)
+        known = {**metrics.get("train_metrics", {}), **metrics["metrics"]}
+        if column.metric not in known:
+            hint = did_you_mean(column.metric, known)
+            return None, None, "not logged", f"{place} logged no `{column.metric}`.{hint}"
+        passport = metrics.get("passports", {}).get(column.metric)
+        return float(known[column.metric]), passport, "", ""
+
+    def _why(self, place: str, run: str) -> str:
+        if run in self.reasons:
+            return f"{place}: {self.reasons[run].rstrip('.')}."
+        status = read_json(self.store.run_dir(run) / "status.json")
+        if status:
+            return f"{place} was cut off at step {status['step']} of {status['max_steps']}."
+        return f"{place} has not been run."
+
+
+def _refuse_unlike(cells: list[Measured]) -> None:
+    """Empty the cells of a column whose passport differs from that of most."""
+    filled = [cell for cell in cells if cell.values]
+    counts = Counter(_fingerprint(cell.passport) for cell in filled)
+    if len(counts) < 2:
+        return
+    common, _ = counts.most_common(1)[0]
+    reference = next(cell.passport for cell in filled if _fingerprint(cell.passport) == common)
+    for cell in filled:
+        if _fingerprint(cell.passport) != common:
+            cell.note = f"not comparable: {_difference(reference, cell.passport)}."
+            cell.values, cell.short = {}, "other passport"
+
+
+def _fingerprint(passport: dict[str, Any] | None) -> str:
+    return json.dumps(passport, sort_keys=True)
+
+
+def _difference(reference: dict[str, Any] | None, other: dict[str, Any] | None) -> str:
+    if reference is None or other is None:
+        return "one of the numbers has no passport"
+    keys = [key for key in {**reference, **other} if reference.get(key) != other.get(key)]
+    return "; ".join(
+        f"{key} is `{other.get(key)}`, elsewhere `{reference.get(key)}`" for key in keys
+    )
+
+
+def _checked(claim: Claim, rows: list[Row], plan: Plan) -> Checked:
+    """Evaluate a claim on the means, and on each seed that has all its numbers."""
+    cells = {f"{row.name}.{h}": cell for row in rows for h, cell in row.cells.items()}
+    columns = plan.study.columns
+    names = claim.holds.names()
+    means = {name: cells[name].mean for name in names if name in cells}
+    known = {name: mean for name, mean in means.items() if mean is not None}
+
+    def shown(name: str) -> str:
+        heading = next(h for h in columns if name.endswith(f".{h}"))
+        return show_number(known.get(name), columns[heading])
+
+    text = claim.holds.show(shown)
+    if len(known) < len(names):
+        return Checked(claim, None, text)
+    holding = total = 0
+    for seed in plan.seeds:
+        values = {name: cells[name].values.get(seed) for name in names}
+        full = {name: value for name, value in values.items() if value is not None}
+        if len(full) == len(names):
+            total += 1
+            holding += _true(claim, full)
+    return Checked(claim, _true(claim, known), text, holding, total)
+
+
+def _true(claim: Claim, values: dict[str, float]) -> bool:
+    try:
+        return bool(claim.holds.value(values))
+    except ZeroDivisionError:
+        return False
+
+
+def show_number(value: float | None, column: Column) -> str:
+    """Return a value as its column prints it; ``?`` where there is none."""
+    if value is None:
+        return "?"
+    if column.format:
+        return format(value, column.format)
+    size = abs(value)
+    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
+    return f"{value:.{decimals}f}"
+
+
+def show_cell(cell: Measured | None, column: Column) -> str:
+    """Return ``mean``, ``mean ± sd``, the short reason, or a dash for an empty cell."""
+    if cell is None:
+        return "–"
+    if cell.mean is None:
+        return cell.short or "–"
+    text = show_number(cell.mean, column)
+    return text if cell.sd is None else f"{text} ± {show_number(cell.sd, column)}"

@@ -1,0 +1,156 @@
+"""The verbs of the command line as functions: run, check, plan, table, list, and one stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import logging
+import shlex
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from vilau.study import overview
+from vilau.study.display import Display
+from vilau.study.environment import disk_error
+from vilau.study.forge import Forge, can_fork, modules_of
+from vilau.study.load import load_study
+from vilau.study.plan import Options, Plan, make_plan
+from vilau.study.processes import Spawner
+from vilau.study.results import collect
+from vilau.study.run import Engine, Outcome, link_plan, need_devices
+from vilau.study.store import Store
+from vilau.study.table import terminal_table
+
+
+def run_study(
+    path: str,
+    options: Options,
+    *,
+    runs: str = "runs",
+    jobs: int | None = None,
+    fresh: bool = False,
+) -> int:
+    """Bring a study to its end, print its table and write its report.
+
+    Args:
+        path: the study file.
+        options: scale, machine, seeds and whatever else the command line adds.
+        runs: the runs folder.
+        jobs: processes side by side; None: one per core.
+        fresh: erase the study's runs first.
+
+    Returns:
+        The exit code: 0, or 1 after a crash or behind a shut gate.
+
+    Raises:
+        VilauError: a mistake of the user's.
+    """
+    study = load_study(path)
+    plan = make_plan(study, options)
+    store = Store(runs)
+    need_devices(plan, _count_devices)
+    display = Display()
+    engine = Engine(
+        plan,
+        store,
+        jobs=jobs,
+        fresh=fresh,
+        display=display,
+        launcher=Forge(modules_of(plan)) if can_fork(plan) else Spawner(),
+        check=["check", *arguments_of(path, options)],
+    )
+    try:
+        outcome = engine.run()
+        link_plan(plan, store)
+        for text in _told(path, plan, store, outcome):
+            display.say(text)
+    except OSError as error:
+        raise (disk_error(error, Path(runs)) or error) from error
+    return outcome.exit_code
+
+
+def check_study(path: str, options: Options) -> None:
+    """Parse and build every stage of a study on the meta device; print parameters per stage."""
+    plan = make_plan(load_study(path), options)
+    # torch and lightning, only for this verb
+    quiet_lightning()
+    check = importlib.import_module("vilau.study.check")
+    print(f"{plan.study.name} · scale {plan.scale}", flush=True)  # noqa: T201
+    check.check_plan(plan, lambda line: print(line, flush=True))  # noqa: T201
+
+
+def plan_study(path: str, options: Options, *, runs: str = "runs") -> str:
+    """Return what a study would run (no torch)."""
+    return overview.plan_text(make_plan(load_study(path), options), Store(runs))
+
+
+def table_study(path: str, options: Options, *, runs: str = "runs") -> str:
+    """Return a study's table and renew its report."""
+    plan = make_plan(load_study(path), options)
+    return "\n".join(_told(path, plan, Store(runs), Outcome())).strip()
+
+
+def list_studies(folder: str, *, runs: str = "runs") -> str:
+    """Return the studies in a folder and the finished runs of the store."""
+    return overview.studies_text(Path(folder), Store(runs))
+
+
+def stage(command: str, config: str, *, fresh: bool = False) -> int:
+    """Run one stage in this process; see ``vilau.study.stage.run_stage``."""
+    quiet_lightning()
+    run_stage = importlib.import_module("vilau.study.stage").run_stage
+    return int(run_stage(command, config, fresh=fresh))
+
+
+def arguments_of(path: str, options: Options) -> list[str]:
+    """Return the command-line arguments that lead to the same plan."""
+    arguments = [path, "--machine", options.machine]
+    if options.scale:
+        arguments += ["--scale", options.scale]
+    if options.seeds is not None:
+        arguments += ["--seeds", *map(str, options.seeds)]
+    for flag, values in (("--set", options.overrides), ("--only", options.only)):
+        arguments += [flag, *values] if values else []
+    return arguments + (["--until", options.until] if options.until else [])
+
+
+def quiet_lightning() -> None:
+    """Keep Lightning's tips and hardware lines out of the log; its warnings stay."""
+    for name in _CHATTY_LOGGERS:
+        logging.getLogger(f"lightning.{name}").addFilter(_no_chatter)
+    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+
+
+_CHATTY_LOGGERS = (
+    "pytorch.utilities.rank_zero",
+    "pytorch.trainer.connectors.checkpoint_connector",
+    "fabric.utilities.seed",
+)
+_CHATTER = ("Tip:", "GPU available", "TPU available", "weights_only", "Seed set to")
+
+
+def _no_chatter(record: logging.LogRecord) -> bool:
+    return not any(word in record.getMessage() for word in _CHATTER)
+
+
+def _told(path: str, plan: Plan, store: Store, outcome: Outcome) -> Iterator[str]:
+    """Yield the study's table, then write its report and yield where it lies."""
+    whole = make_plan(plan.study, dataclasses.replace(plan.options, only=(), until=None))
+    results = collect(whole, store, outcome.failed)
+    if plan.study.columns:
+        yield f"\n{terminal_table(results)}\n"
+    if results.metrics:
+        # matplotlib and TensorBoard's reader, only when there is something to draw
+        report = importlib.import_module("vilau.study.report")
+        folder = store.report_dir(plan.study.name)
+        command = shlex.join(["lightning", "run", *arguments_of(path, plan.options)])
+        report.write_report(results, store, folder, command=command)
+        yield f"report: {folder / 'index.html'}"
+
+
+def _count_devices() -> int:
+    """Return how many accelerators PyTorch sees (torch is imported only where one is asked for)."""
+    torch = importlib.import_module("torch")
+    return int(torch.accelerator.device_count())

@@ -1,0 +1,163 @@
+"""The table of a study: for the terminal, as Markdown, as CSV and as JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from vilau.study.results import Checked, Measured, Results, Row, show_cell
+
+
+def terminal_table(results: Results) -> str:
+    """Return the table with claims and notes as plain text."""
+    body = _grid(results)
+    widths = [max(len(line[i]) for line in body if line) for i in range(len(body[0]))]
+    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+    lines = []
+    for line in body:
+        if not line:
+            lines.append(rule)
+            continue
+        first = line[0].ljust(widths[0])
+        cells = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
+        lines.append("  ".join([first, *cells]).rstrip())
+    return "\n".join([*lines, *_below(results)])
+
+
+def markdown_table(results: Results) -> str:
+    """Return the report's ``table.md``."""
+    header, *body = (line for line in _grid(results) if line)
+    plan = results.plan
+    lines = [f"# {plan.study.name}", ""]
+    if plan.study.question:
+        lines += [plan.study.question, ""]
+    seeds = ", ".join(str(seed) for seed in plan.seeds)
+    lines += [f"Scale {plan.scale}, seeds {seeds}.", ""]
+    lines.append("| " + " | ".join(header) + " |")
+    lines.append("|---" + "|--:" * (len(header) - 1) + "|")
+    lines += ["| " + " | ".join(line) + " |" for line in body]
+    below = [line if line.startswith("  ") else line and f"{line}  " for line in _below(results)]
+    return "\n".join([*lines, *below]) + "\n"
+
+
+def csv_table(results: Results) -> str:
+    """Return one line per row: its kind, its name, then mean, sd and number of seeds per column."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    headings = list(results.plan.study.columns)
+    writer.writerow(
+        ["kind", "name", "label", *(f"{h}{end}" for h in headings for end in ("", " sd", " seeds"))]
+    )
+    for kind, rows in _sections(results):
+        for row in rows:
+            values: list[Any] = []
+            for heading in headings:
+                cell = row.cells.get(heading) or Measured()
+                seeds = "" if kind == "paper" else len(cell.values)
+                values += ["" if cell.mean is None else cell.mean, cell.sd or "", seeds]
+            writer.writerow([kind, row.name, row.label, *values])
+    return out.getvalue()
+
+
+def results_json(results: Results) -> dict[str, Any]:
+    """Return everything in the table as plain data (numbers that are not finite become null)."""
+    plan = results.plan
+    return {
+        "study": plan.study.name,
+        "question": plan.study.question,
+        "scale": plan.scale,
+        "seeds": list(plan.seeds),
+        "complete": results.complete,
+        "columns": {
+            heading: {
+                "stage": column.stage,
+                "metric": column.metric,
+                "higher_is_better": column.higher_is_better,
+            }
+            for heading, column in plan.study.columns.items()
+        },
+        **{
+            kind: {
+                row.name: {
+                    "label": row.label,
+                    **{heading: _cell_json(cell) for heading, cell in row.cells.items()},
+                }
+                for row in rows
+            }
+            for kind, rows in _sections(results)
+        },
+        "claims": [_claim_json(checked) for checked in results.claims],
+        "notes": results.notes(),
+        "runs": {
+            name: {"metrics": {k: _finite(v) for k, v in metrics["metrics"].items()}}
+            | {key: metrics.get(key) for key in ("seconds", "steps", "parameters", "device")}
+            for name, metrics in results.metrics.items()
+        },
+    }
+
+
+def claim_line(checked: Checked) -> str:
+    """Return ``✓ says  (numbers)`` of a claim, and for how many seeds it holds."""
+    mark = {True: "✓", False: "✗", None: "?"}[checked.holds]
+    seeds = f", {checked.seeds_holding} of {checked.seeds} seeds" if checked.seeds > 1 else ""
+    return f"{mark} {checked.claim.says}  ({checked.shown}{seeds})"
+
+
+def _grid(results: Results) -> list[list[str]]:
+    """Return the table's lines of cells; an empty line stands for a rule."""
+    columns = results.plan.study.columns
+    headings = [f"{h} {'↑' if c.higher_is_better else '↓'}" for h, c in columns.items()]
+    lines: list[list[str]] = [[results.plan.study.name, *headings]]
+    titles = {"ours": "", "baselines": "", "paper": "paper: "}
+    for kind, rows in _sections(results):
+        if rows:
+            lines.append([])
+        lines += [
+            [
+                titles[kind] + row.label,
+                *(show_cell(row.cells.get(h), c) for h, c in columns.items()),
+            ]
+            for row in rows
+        ]
+    return lines
+
+
+def _below(results: Results) -> list[str]:
+    lines: list[str] = []
+    if results.claims:
+        lines += ["", *(claim_line(checked) for checked in results.claims)]
+    if notes := results.notes():
+        lines += ["", *(f"- {note}" for note in notes)]
+    return lines
+
+
+def _sections(results: Results) -> Sequence[tuple[str, list[Row]]]:
+    return (("ours", results.ours), ("baselines", results.baselines), ("paper", results.paper))
+
+
+def _cell_json(cell: Measured) -> dict[str, Any]:
+    return {
+        "mean": _finite(cell.mean),
+        "sd": _finite(cell.sd),
+        "values": {str(seed): _finite(value) for seed, value in cell.values.items()},
+        "passport": cell.passport,
+        "note": cell.note,
+    }
+
+
+def _claim_json(checked: Checked) -> dict[str, Any]:
+    return {
+        "says": checked.claim.says,
+        "holds": checked.holds,
+        "numbers": checked.shown,
+        "comparison": checked.claim.holds.show(lambda name: name),
+        "seeds_holding": checked.seeds_holding,
+        "seeds": checked.seeds,
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
