@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from vilau.costs import counts, estimate
+from vilau.costs import counts, estimate, shown
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
 from vilau.costs.modules import MODULES, POPE_MODES
+from vilau.costs.show import duration, quantity
 from vilau.costs.stage import ZERO_SHOT_CLASSES
 from vilau.data.benchmarks import WorldBenchmarks
 from vilau.data.image_text import ImageTextPairs
@@ -35,8 +36,8 @@ from vilau.training.evaluate import Evaluation
 from vilau.training.finetune import SupervisedFineTuning
 from vilau.training.pretrain import MultimodalPretraining
 from vilau.training.tower import TowerTraining
-from vilau.world import questions
 from vilau.world.language import CLASSES
+from vilau.world.questions import POPE_MODES as MODES
 
 TINY_SIGLIP = {
     "image_size": 32, "patch_size": 8, "hidden_size": 48, "num_layers": 3, "num_heads": 4, "mlp_size": 96,
@@ -337,7 +338,7 @@ def test_defaults_are_the_constructors_own(ours: dict[str, Any], classes: tuple[
 
 def test_constants_of_the_drawn_world() -> None:
     assert len(CLASSES) == ZERO_SHOT_CLASSES
-    assert len(questions.POPE_MODES) == POPE_MODES
+    assert len(MODES) == POPE_MODES
 
 
 def test_every_module_of_the_kit_is_known() -> None:
@@ -351,6 +352,34 @@ def test_every_module_of_the_kit_is_known() -> None:
     found -= {"vilau.training.base.TrainingModule", "vilau.training.pretrain.LanguageTraining"}
     assert found
     assert {name for name in found if name not in MODULES} == set()
+
+
+def test_shown_in_short_words(siglip_folder: str) -> None:
+    cost = estimate(chain(siglip_folder, paper=False)["tower"])
+    assert cost is not None
+    text = shown(cost, accelerator="cpu")
+    assert text["parameters"] == (
+        f"{quantity(cost['parameters'])} ({quantity(cost['trained_parameters'])} trained)"
+    )
+    assert text["time"] == f"{duration(cost['hours']['2 CPU cores'])} (2 CPU cores)"
+    assert "H100" in shown(cost, accelerator="gpu")["time"]
+    assert shown({**cost, "hours": None, "flops": None})["FLOP"] == ""
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, ""), (None, ""), (999, "999"), (999.6, "1 k"), (6_738_415_616, "6.74 G")],
+)
+def test_quantity(number: float | None, text: str) -> None:
+    assert quantity(number) == text
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0, "1 s"), (0.02, "72 s"), (0.5, "30 min"), (3.25, "3.2 h"), (4800, "200 days")],
+)
+def test_duration(hours: float, text: str) -> None:
+    assert duration(hours) == text
 
 
 def test_needs_no_torch() -> None:

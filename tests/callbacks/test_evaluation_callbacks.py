@@ -145,29 +145,34 @@ def test_generation_judge(tmp_path) -> None:
     assert values["test/draw_soft"] >= 0.95
     assert values["test/draw_color_shape"] >= 0.95
     assert values["test/draw/spatial_relation"] >= 0.9
-    assert values["test/draw_ceiling"] == values["test/draw_prompt_exact"]
     assert values["test/draw_chance"] <= 0.1
     assert values["test/draw_color_shape_chance"] <= 0.3
     assert 0 < values["test/draw_soft_chance"] <= 0.5
     passport = callback.passports["test/draw_chance"]
-    assert passport.num_samples == 24
+    assert passport.num_samples == 3 * 24
+    assert callback.passports["test/draw_prompt_exact"].num_samples == 24
     assert "verifier" in passport.features
     (blank,) = trainer(tmp_path, GenerationJudge()).test(Blank(), loader(*batches), verbose=False)
     assert blank["test/draw_prompt_exact"] == 0.0
-    assert blank["test/draw_ceiling"] == values["test/draw_ceiling"]
+    assert blank["test/draw_chance"] == values["test/draw_chance"]
 
 
-def test_generation_judge_one_by_one_and_without_references(tmp_path) -> None:
-    one_by_one = prompt_batches(4, 1)
+def test_chance_takes_other_images_than_the_prompts_own(tmp_path) -> None:
+    (batch,) = prompt_batches(2, 2)
     callback = GenerationJudge()
-    trainer(tmp_path, callback).test(Toy(), loader(*one_by_one), verbose=False)
-    # The first image came before there was another prompt to judge it by.
-    assert callback.passports["test/draw_chance"].num_samples == 3
-    without = prompt_batches(2, 2)[0]
-    without.references = None
-    (values,) = trainer(tmp_path, GenerationJudge()).test(Toy(), loader(without), verbose=False)
-    assert "test/draw_prompt_exact" in values
-    assert "test/draw_chance" not in values
+    (values,) = trainer(tmp_path, callback).test(Toy(), loader(batch), verbose=False)
+    assert values["test/draw_prompt_exact"] == 1.0
+    assert values["test/draw_chance"] == 0.0
+    assert callback.passports["test/draw_chance"].num_samples == 2  # one other each
+
+
+def test_generation_judge_without_enough_real_images(tmp_path) -> None:
+    for references in (None, prompt_batches(1, 1)[0].references):
+        batch = prompt_batches(2, 2)[0]
+        batch.references = references
+        (values,) = trainer(tmp_path, GenerationJudge()).test(Blank(), loader(batch), verbose=False)
+        assert values["test/draw_prompt_exact"] == 0.0
+        assert "test/draw_chance" not in values
 
 
 def test_generation_fid(tmp_path) -> None:
@@ -178,9 +183,22 @@ def test_generation_fid(tmp_path) -> None:
     assert values["test/fid_floor"] > 0.1
     assert callback.passports["test/fid"].num_samples == 120
     assert callback.passports["test/fid_floor"].num_samples == 60
+    assert int(callback.floor.fake_features_num_samples) == 60
+    assert int(callback.floor.real_features_num_samples) == 60
     (blank,) = trainer(tmp_path, GenerationFID()).test(Blank(), loader(*batches), verbose=False)
     assert blank["test/fid"] > 10 * blank["test/fid_floor"]
     assert blank["test/fid_floor"] == pytest.approx(values["test/fid_floor"], rel=1e-4)
+    few = prompt_batches(40, 40)[0]
+    few.prompts, few.requirements, few.skills = (
+        few.prompts[:8],
+        few.requirements[:8],
+        few.skills[:8],
+    )
+    callback = GenerationFID()
+    trainer(tmp_path, callback).test(Blank(), loader(few), verbose=False)
+    assert callback.passports["test/fid"].num_samples == 8
+    assert int(callback.floor.fake_features_num_samples) == 8  # as many real ones as drawings
+    assert int(callback.floor.real_features_num_samples) == 32
     batches[0].references = None
     with pytest.raises(DataError, match="prompts came without real images"):
         trainer(tmp_path, GenerationFID()).test(Blank(), loader(batches[0]), verbose=False)

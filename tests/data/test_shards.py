@@ -7,6 +7,7 @@ import os
 import pickle
 import signal
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def records(num: int) -> list[Record]:
     ]
 
 
-def write(folder: Path, samples: list[Record], **options: int) -> ShardSet:
+def write(folder: Path, samples: Iterable[Record], **options: int) -> ShardSet:
     with ShardWriter(folder, kind="image_text", source="test", spec={"a": 1}, **options) as writer:
         for sample in samples:
             writer.add(sample)
@@ -66,12 +67,12 @@ def test_a_set_can_be_sent_to_another_process(tmp_path: Path) -> None:
 
 
 def test_an_exception_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    with (
-        pytest.raises(RuntimeError, match="stop"),
-        ShardWriter(tmp_path / "set", kind="image_text", source="", spec={}) as writer,
-    ):
-        writer.add(records(1)[0])
+    def broken() -> Iterator[Record]:
+        yield from records(1)
         raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        write(tmp_path / "set", broken())
     assert list(tmp_path.iterdir()) == []
 
 

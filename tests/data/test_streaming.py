@@ -22,8 +22,11 @@ def keep_plan(epoch: int, indices: np.ndarray) -> tuple[int, list[int]]:
     return epoch, indices.tolist()
 
 
+ALONE = Devices()
+
+
 def loader(
-    num: int = 103, batch: int = 12, devices: Devices = Devices(), workers: int = 0, seed: int = 3
+    num: int = 103, batch: int = 12, devices: Devices = ALONE, workers: int = 0, seed: int = 3
 ) -> TrainLoader:
     order = EpochOrder([40, 40, num - 80], seed=seed)
     return TrainLoader(

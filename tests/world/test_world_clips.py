@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,10 +20,11 @@ from vilau.world.clips import (
     clip_questions,
     frames,
     render_clip,
+    sample_clip,
     thing_at,
 )
 from vilau.world.render import render
-from vilau.world.scene import LEVELS, Scene, Thing
+from vilau.world.scene import LEVELS, Scene, Thing, held_out
 
 STAR = Thing("star", "red", "small", "solid", 20.0, 32.0, 4.0)
 
@@ -96,6 +98,8 @@ def test_splits_are_disjoint_and_deterministic() -> None:
     assert first == [one.to_json() for one in clips(50)]
     train = {clip_at("train", index).to_json() for index in range(50)}
     assert not train & set(first)
+    assert not any(held_out(one.scene) for one in clips(50))
+    assert all(held_out(clip_at("comp", index).scene) for index in range(50))
 
 
 def test_captions_tell_every_motion() -> None:
@@ -170,4 +174,8 @@ def test_wrong_settings_are_named() -> None:
         clip_at("train", 0, num_frames=7)
     with pytest.raises(ConfigError, match="level is 'bse'; write one of easy, base"):
         clip_at("train", 0, level="bse")
-    assert "easy" in LEVELS
+    with pytest.raises(ConfigError, match="split is 'dev'; write one of train, val, test, comp"):
+        clip_at("dev", 0)
+    crowd = replace(LEVELS["base"], sizes=("large",))
+    with pytest.raises(ConfigError, match=r"num_objects \(6, 6\).*write fewer"):
+        sample_clip(random.Random(0), crowd, image_size=64, num_objects=(6, 6), num_frames=8)

@@ -14,8 +14,8 @@ from vilau.types import DrawingOutput, Passport, PromptBatch
 class GenerationFID(MeasuringCallback):
     """Logs ``test/fid`` and, for scale, ``test/fid_floor``.
 
-    The floor is the distance between two halves of the real images: what sampling alone gives with
-    half as many images on a side, so somewhat above the lowest ``test/fid`` one can reach.
+    The floor puts real images in the place of the drawings: as many as there are drawings (at most
+    half of the real images), against the other real images.
 
     Args:
         features: ``world`` (the shipped feature network) or ``inception``.
@@ -34,6 +34,7 @@ class GenerationFID(MeasuringCallback):
         self.floor: FrechetDistance | None = None
         self.real = SetFingerprint()
         self.prompts = SetFingerprint()
+        self.drawn, self.real_seen, self.stand_ins = 0, 0, 0
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the feature network the first time; it may need a file that is not there."""
@@ -42,6 +43,7 @@ class GenerationFID(MeasuringCallback):
             self.floor = FrechetDistance(self.features, self.weights)
         for metric in (self.distance, self.floor, self.real, self.prompts):
             metric.to(pl_module.device).reset()
+        self.drawn, self.real_seen, self.stand_ins = 0, 0, 0
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
@@ -58,28 +60,32 @@ class GenerationFID(MeasuringCallback):
         assert self.floor is not None
         self.distance.update(outputs.images, real=False)
         self.distance.update(batch.references, real=True)
-        halves = (batch.references[0::2], batch.references[1::2])
-        for index, half in enumerate(halves):
-            if len(half):
-                self.floor.update(half, real=index == 0)
+        self.drawn += len(outputs.images)
+        self.real_seen += len(batch.references)
+        more = max(0, min(self.drawn, self.real_seen // 2) - self.stand_ins)
+        self.stand_ins += more
+        for images, real in ((batch.references[:more], False), (batch.references[more:], True)):
+            if len(images):
+                self.floor.update(images, real=real)
         self.real.update(batch.references)
         self.prompts.update(texts=batch.prompts)
         return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
-        digest, count = self.real.compute()
+        digest, num_real = self.real.compute()
+        prompts, num_drawn = self.prompts.compute()
         assert self.distance is not None
         assert self.floor is not None
-        for name, distance, details in (
-            ("fid", self.distance, f"prompts {self.prompts.compute()[0]}"),
-            ("fid_floor", self.floor, "two halves of the real images"),
+        for name, distance, number, details in (
+            ("fid", self.distance, num_drawn, f"prompts {prompts}"),
+            ("fid_floor", self.floor, min(num_drawn, num_real // 2), "real against other real"),
         ):
             passport = Passport(
                 metric=back_end("FrechetInceptionDistance"),
                 features=distance.features_name,
-                reference=f"real images {digest}",
-                num_samples=count if name == "fid" else count // 2,
+                reference=f"{num_real} real images {digest}",
+                num_samples=number,
                 details=details,
             )
             self.report(pl_module, f"{split}/{name}", distance.compute(), passport)

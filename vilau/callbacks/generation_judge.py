@@ -4,13 +4,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-from torch import Tensor
 
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.metrics.answers import GroupedMean
-from vilau.metrics.judge import SceneJudge
+from vilau.metrics.judge import Judgement, SceneJudge, judge_scene
 from vilau.metrics.passport import SetFingerprint
 from vilau.types import DrawingOutput, Passport, PromptBatch
+
+CHANCE_IMAGES = 3
+"""Real images that each prompt is judged by for the chance line."""
 
 
 class GenerationJudge(MeasuringCallback):
@@ -21,10 +23,9 @@ class GenerationJudge(MeasuringCallback):
     * ``test/draw_color_shape``: the share of the things named by colour and shape that are there.
     * ``test/draw/<skill>``: ``draw_prompt_exact`` over the prompts that ask for a skill.
 
-    Where the prompts come with real images, the same judge sees these too: ``test/draw_ceiling``
-    and ``test/draw_ceiling/<skill>`` with the prompt's own image, ``test/draw_chance`` (and
-    ``draw_soft_chance``, ``draw_color_shape_chance``, ``draw_chance/<skill>``) with another
-    prompt's image.
+    Where the prompts come with real images, each prompt is also judged by a few of these that were
+    not drawn for it: ``test/draw_chance``, ``test/draw_soft_chance``,
+    ``test/draw_color_shape_chance`` and ``test/draw_chance/<skill>``.
 
     Args:
         judge: a saved detector's folder; None: the shipped verifier.
@@ -36,7 +37,6 @@ class GenerationJudge(MeasuringCallback):
         self.judge: SceneJudge | None = None
         self.means = GroupedMean()
         self.prompts = SetFingerprint()
-        self.last: tuple[str, list[str]] | None = None
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Load the judge the first time."""
@@ -45,48 +45,33 @@ class GenerationJudge(MeasuringCallback):
         self.judge.to(pl_module.device)
         self.means.reset()
         self.prompts.to(pl_module.device).reset()
-        self.last = None
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
-        """Judge a batch's drawings, and its real images twice."""
+        """Judge a batch's drawings, and some real images by the same prompts."""
         if not isinstance(batch, PromptBatch) or not isinstance(outputs, DrawingOutput):
             return False
-        self._judge("draw", "prompt_exact", outputs.images, batch.requirements, batch.skills)
+        assert self.judge is not None
         self.prompts.update(texts=batch.prompts)
-        if batch.references is None:
-            return True
-        self._judge("draw_ceiling", "", batch.references, batch.requirements, batch.skills)
-        # Every image is judged by the requirements of the prompt before it.
-        asked = list(zip(batch.requirements, batch.skills, strict=True))
-        shifted = [self.last or asked[-1], *asked[:-1]]
-        self.last = asked[-1]
-        if len(asked) == 1 and shifted[0] is asked[0]:
-            return True  # the only prompt so far: there is no other to judge its image by
-        requirements, skills = map(list, zip(*shifted, strict=True))
-        self._judge("draw_chance", "", batch.references, requirements, skills)
+        asked = batch.requirements
+        self._add("_prompt_exact", self.judge.judge(outputs.images, asked), batch)
+        if batch.references is not None:
+            real = self.judge.parse(batch.references[: len(asked) + CHANCE_IMAGES])
+            # Never its own: a set may hold, at place i, a real image of prompt i.
+            for shift in range(1, min(CHANCE_IMAGES + 1, len(real))):
+                others = (real[(index + shift) % len(real)] for index in range(len(asked)))
+                self._add("_chance", list(map(judge_scene, others, asked)), batch)
         return True
 
-    def _judge(
-        self,
-        group: str,
-        exact_name: str,
-        images: Tensor,
-        requirements: Sequence[str],
-        skills: Sequence[Sequence[str]],
-    ) -> None:
-        assert self.judge is not None
-        suffix = group.removeprefix("draw")
-        exact = f"{group}_{exact_name}" if exact_name else group
-        for judgement, its_skills in zip(
-            self.judge.judge(images, requirements), skills, strict=True
-        ):
+    def _add(self, kind: str, judgements: Sequence[Judgement], batch: PromptBatch) -> None:
+        chance = "_chance" if kind == "_chance" else ""
+        for judgement, skills in zip(judgements, batch.skills, strict=True):
             right = [float(judgement.exact)]
-            values = {exact: right, f"draw_soft{suffix}": [judgement.soft]}
+            values = {f"draw{kind}": right, f"draw_soft{chance}": [judgement.soft]}
             if judgement.named_things is not None:
-                values[f"draw_color_shape{suffix}"] = [judgement.named_things]
-            values |= {f"{group}/{skill.replace(' ', '_')}": right for skill in its_skills}
+                values[f"draw_color_shape{chance}"] = [judgement.named_things]
+            values |= {f"draw{chance}/{skill.replace(' ', '_')}": right for skill in skills}
             self.means.update(values)
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
@@ -99,6 +84,7 @@ class GenerationJudge(MeasuringCallback):
                 features=self.judge.name,
                 reference=f"prompts {digest}",
                 num_samples=count,
+                details=f"{CHANCE_IMAGES} real images per prompt" if "chance" in name else "",
             )
             full = f"{split}/{name}"
             self.report(pl_module, full, mean, passport, prog_bar=name == "draw_prompt_exact")

@@ -15,19 +15,23 @@ from vilau.types import EmbeddingOutput, EmbedsTexts, LabelledImageBatch, Passpo
 class ZeroShot(MeasuringCallback):
     """Logs ``val/zero_shot_top1``, ``_top5``, and top-1 of ``_seen`` and ``_held_out`` classes.
 
+    Where the module gives further features of the same images (``EmbeddingOutput.others``), their
+    top-1 is logged too: ``val/zero_shot_top1_unquantized``, ``val/zero_shot_top1_depth1``, ...
+
     The texts of the classes are embedded once per validation.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.accuracy = ZeroShotAccuracy()
+        self.others: dict[str, ZeroShotAccuracy] = {}
         self.fingerprint = SetFingerprint()
         self.vectors: Tensor | None = None
         self.texts: list[list[str]] = []
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the class vectors too: the text encoder may have been trained since."""
-        self.vectors, self.texts = None, []
+        self.vectors, self.texts, self.others = None, [], {}
         for metric in (self.accuracy, self.fingerprint):
             metric.to(pl_module.device).reset()
 
@@ -46,6 +50,10 @@ class ZeroShot(MeasuringCallback):
             self.texts = batch.class_texts
             self.vectors = class_vectors(pl_module.text_features, batch.class_texts)
         self.accuracy.update(outputs.features, batch.labels, self.vectors, batch.held_out)
+        for name, features in outputs.others.items():
+            if name not in self.others:
+                self.others[name] = ZeroShotAccuracy().to(pl_module.device)
+            self.others[name].update(features, batch.labels, self.vectors, batch.held_out)
         self.fingerprint.update(batch.images)
         return True
 
@@ -62,3 +70,6 @@ class ZeroShot(MeasuringCallback):
         for name, value in self.accuracy.compute().items():
             full = f"{split}/zero_shot_{name}"
             self.report(pl_module, full, value, passport, prog_bar=name == "top1")
+        for name, accuracy in self.others.items():
+            full = f"{split}/zero_shot_top1_{name}"
+            self.report(pl_module, full, accuracy.compute()["top1"], passport)

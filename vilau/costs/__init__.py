@@ -1,5 +1,6 @@
-"""What a stage costs before it is run: parameters, operations, memory, disk, hours."""
+"""What a stage costs before it is run: parameters, operations, memory, disk, hours. Free of torch."""
 
+from vilau.costs.show import shown
 from vilau.costs.stage import estimate
 
-__all__ = ["estimate"]
+__all__ = ["estimate", "shown"]

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vilau.data.images import ImageTransform, stack_images
+from vilau.data.images import ImageTransform
 from vilau.data.module import StreamedDataModule
-from vilau.data.pairs import load_images
+from vilau.data.pairs import load_images, stack_images
 from vilau.data.shards import ShardSet
 from vilau.data.streaming import FixedLoader
 from vilau.data.world_data import WORLD, WorldSpec, level_of, world_set

@@ -7,9 +7,7 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from vilau.errors import ConfigError, DataError
 
@@ -138,10 +136,3 @@ class ImageTransform:
         if self.random_flip and rng.random() < 0.5:
             image = ImageOps.mirror(image)
         return np.asarray(image)
-
-
-def stack_images(images: list[np.ndarray], *, image_size: int) -> Tensor:
-    """Stack uint8 ``(H, W, 3)`` arrays into a tensor ``(N, 3, H, W)``; N may be 0."""
-    if not images:
-        return torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()

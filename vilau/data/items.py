@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from vilau.data.images import UnreadableImageError, encode_image, encode_png
+from vilau.data.images import UnreadableImageError, encode_image, encode_png, storable
 from vilau.data.shards import ShardSet
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -114,6 +114,16 @@ class Item:
     image: Stored | None
     """None: a text-only conversation."""
     scene: str = ""
+
+
+def read_image(item: Item, *, image_size: int | None) -> tuple[bytes, str]:
+    """Bytes to store for an item and "", or nothing and the reason why it cannot be read."""
+    if item.image is None:
+        return b"", ""
+    try:
+        return storable(item.image.read(), image_size=image_size), ""
+    except (UnreadableImageError, OSError) as error:
+        return b"", str(error)
 
 
 @dataclass

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
-from vilau.data.images import ImageTransform, stack_images
+from vilau.data.images import ImageTransform
 from vilau.data.module import StreamedDataModule
-from vilau.data.pairs import load_image, open_split
+from vilau.data.pairs import load_image, open_split, stack_images
 from vilau.data.shards import Record, ShardSet
 from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec

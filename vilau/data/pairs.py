@@ -6,9 +6,11 @@ import random
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vilau.data.captions import CaptionSpec, caption_matches, choose_caption
-from vilau.data.images import ImageTransform, UnreadableImageError, stack_images
+from vilau.data.images import ImageTransform, UnreadableImageError
 from vilau.data.prepare import user_set
 from vilau.data.shards import Record, ShardSet
 from vilau.data.sources import PAIRS
@@ -98,6 +100,13 @@ def load_images(
     """Decode the images at ``indices`` with a transform that leaves nothing to chance."""
     rng = random.Random(0)
     return [load_image(record, transform, rng, source) for record in source.read(indices)]
+
+
+def stack_images(images: list[np.ndarray], *, image_size: int) -> Tensor:
+    """Stack uint8 ``(H, W, 3)`` arrays into a tensor ``(N, 3, H, W)``; N may be 0."""
+    if not images:
+        return torch.empty((0, 3, image_size, image_size), dtype=torch.uint8)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
 class PairBatches:

@@ -15,8 +15,7 @@ from typing import Any
 
 from vilau.data.cache import cache_folder, disk_errors, short_hash, written_once
 from vilau.data.folders import class_source
-from vilau.data.images import UnreadableImageError, storable
-from vilau.data.items import Item, Source
+from vilau.data.items import Item, Source, read_image
 from vilau.data.progress import progress
 from vilau.data.shards import MANIFEST, Record, ShardSet, ShardWriter, check_kind
 from vilau.data.sources import CONVERSATIONS, PAIRS, find_source
@@ -139,7 +138,7 @@ def _cached(path: str, kind: str, find: Callable[[], Source]) -> Path:
 
 def _encoded(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, tuple[bytes, str]]]:
     """Yield each item with its bytes, or with the reason why there are none."""
-    read = partial(_read, image_size=options.image_size)
+    read = partial(read_image, image_size=options.image_size)
     if options.workers == 0:
         yield from ((item, read(item)) for item in items)
         return
@@ -154,15 +153,6 @@ def _encoded(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, tu
             "A worker process ended without a word, as one does when memory runs out or a decoder "
             "crashes; run again with --workers 0 to see at which image."
         ) from error
-
-
-def _read(item: Item, *, image_size: int | None) -> tuple[bytes, str]:
-    if item.image is None:
-        return b"", ""
-    try:
-        return storable(item.image.read(), image_size=image_size), ""
-    except (UnreadableImageError, OSError) as error:
-        return b"", str(error)
 
 
 # ------------------------------------------------------------------ refusing

@@ -24,7 +24,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from litdata.streaming.writer import BinaryWriter
 
 from vilau.data.cache import disk_errors, temporary_folder
 from vilau.errors import DataError
@@ -146,6 +145,9 @@ class ShardWriter:
         with disk_errors(self.folder):
             self._temporary = temporary_folder(self.folder)
             self._temporary.mkdir(parents=True)
+        # Imported here: it brings torch along, which reading and the workers do without.
+        from litdata.streaming.writer import BinaryWriter
+
         self._writer = BinaryWriter(str(self._temporary), chunk_bytes=self.chunk_bytes)
         return self
 

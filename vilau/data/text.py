@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from vilau.errors import ConfigError
+
 SPECIAL = ("<pad>", "<s>", "</s>", "<unk>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>")
 """Padding, sentence start and end, unknown, and the marks around images and clips."""
 
@@ -17,7 +19,13 @@ def train_tokenizer(corpus: Iterable[str], *, vocab_size: int) -> PreTrainedToke
     Args:
         corpus: sentences; frequent words become single tokens.
         vocab_size: most tokens to learn, special ones and the 256 bytes included.
+
+    Raises:
+        ConfigError: there is no room for the special tokens and the bytes.
     """
+    least = len(SPECIAL) + 256
+    if vocab_size < least:
+        raise ConfigError(f"vocab_size is {vocab_size}; write at least {least}.")
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vilau.data.images import ImageTransform, stack_images
-from vilau.data.pairs import load_images
+from vilau.data.images import ImageTransform
+from vilau.data.pairs import load_images, stack_images
 from vilau.data.prepare import class_folder_set
 from vilau.data.shards import ShardSet
 from vilau.data.world_data import WORLD_PATH, WorldSpec, class_indices, class_set
@@ -53,7 +53,7 @@ class ZeroShotBatches:
             source = class_set(world, per_class, image_size=image_size)
             classes = class_indices(world)
             labels = np.arange(len(source)) % len(classes)
-            texts = [class_texts()[number] for number in classes]
+            texts = [list(class_texts()[number]) for number in classes]
             held_out = torch.tensor(class_held_out(), dtype=torch.bool)[classes]
             return ZeroShotBatches(source, transform, labels, texts, held_out)
         source = class_folder_set(path)

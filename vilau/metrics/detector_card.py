@@ -106,7 +106,7 @@ def write_card(
         f"An 8x8-cell detector, {number:,} parameters, trained on level `base` of drawn-world "
         f"v{WORLD_VERSION} (all attribute combinations) {trained} spoilt pictures; weights "
         f"{weights_hash(folder)}.",
-        "Made by `lightning run experiments/pretrain_world_judges.yaml`; measured by "
+        "Recipe: `experiments/pretrain_world_judges.yaml`. Measured by "
         f"`python -m vilau.metrics.detector_card FOLDER {kind}`",
         f"on {num_images} scenes of the split `test`. Set exact: all things right by shape and "
         "colour. Full exact: size, texture and background too.",

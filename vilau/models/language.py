@@ -1,5 +1,6 @@
 """LLaMA-style language models from transformers: load, build small, enlarge the vocabulary."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,19 +75,13 @@ def start_language_model(
     New embedding rows are the mean of the old ones (VILA-U's start). Returns the model, its tokenizer and
     the config with every size filled in.
     """
-    tokenizer = text_tokenizer(config)
-    if config.pretrained is None:
-        config = _replaced(config, vocab_size=len(tokenizer))
+    tokenizer, source = text_tokenizer(config), config.pretrained
+    by_size = source in PUBLISHED_LANGUAGES and building_on_meta() and not Path(source).exists()
+    if source is None or by_size:
+        sizes = PUBLISHED_LANGUAGES[source] if source is not None else {}
+        config = replace(config, **{**sizes, "vocab_size": len(tokenizer)})
         return build_language_model(config), tokenizer, config
-    if (
-        building_on_meta()
-        and config.pretrained in PUBLISHED_LANGUAGES
-        and not Path(config.pretrained).exists()
-    ):
-        config = _replaced(config, **PUBLISHED_LANGUAGES[config.pretrained])
-        config = _replaced(config, vocab_size=len(tokenizer))
-        return build_language_model(config), tokenizer, config
-    model = _load_language_model(config.pretrained, config)
+    model = _load_language_model(source, config)
     _enlarge_vocabulary(model, len(tokenizer))
     return model, tokenizer, _described(model, config)
 
@@ -106,9 +101,11 @@ def _load_language_model(source: str, config: LanguageConfig) -> LlamaForCausalL
 def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfig:
     """Fill in everything that ``build_language_model`` needs to compute the same as ``model``."""
     found = model.config
-    names = ("rms_norm_eps", "num_key_value_heads", "head_dim", "hidden_act", "rope_parameters")
-    names = (*names, "attention_bias", "mlp_bias")
-    return _replaced(
+    names = (
+        "rms_norm_eps", "num_key_value_heads", "head_dim", "hidden_act", "rope_parameters",
+        "attention_bias", "mlp_bias",
+    )  # fmt: skip
+    return replace(
         config,
         hidden_size=found.hidden_size,
         num_layers=found.num_hidden_layers,
@@ -121,14 +118,10 @@ def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfi
 
 
 def _enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
-    old = model.get_input_embeddings().weight.shape[0]
+    old = model.config.vocab_size
     if size <= old:
         return
     model.resize_token_embeddings(size, mean_resizing=False)
     with torch.no_grad():
-        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        for table in (model.model.embed_tokens, model.lm_head):
             table.weight[old:] = table.weight[:old].mean(dim=0)
-
-
-def _replaced(config: LanguageConfig, **changes: Any) -> LanguageConfig:
-    return LanguageConfig(**{**config.__dict__, **changes})

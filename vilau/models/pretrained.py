@@ -49,10 +49,10 @@ def load_pretrained(
         config._attn_implementation = attention
         return model_class(config)
     settings: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
+    settings |= {"use_safetensors": True, "output_loading_info": True}
+    opened: Any
     try:
-        model, report = model_class.from_pretrained(
-            source, config=config, use_safetensors=True, output_loading_info=True, **settings
-        )
+        opened = model_class.from_pretrained(source, config=config, **settings)
     except (OSError, ValueError) as error:
         raise _not_found(kind, source, error) from None
     except (SafetensorError, RuntimeError) as error:
@@ -60,6 +60,7 @@ def load_pretrained(
             f"the weights in {source} cannot be read ({str(error).splitlines()[0]}); "
             "download or copy them again."
         ) from None
+    model, report = opened
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(

@@ -84,7 +84,8 @@ def load_siglip(source: str) -> tuple[SiglipModel, SiglipSizes]:
 
 
 def _sizes_of(config: SiglipConfig, source: str) -> SiglipSizes:
-    vision, text = config.vision_config, config.text_config
+    vision: Any = config.vision_config
+    text: Any = config.text_config
     return SiglipSizes(
         image_size=vision.image_size,
         patch_size=vision.patch_size,

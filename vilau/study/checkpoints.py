@@ -134,7 +134,7 @@ def _problem(path: Path) -> str | None:
     try:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        return str(error).splitlines()[0]
+        return str(error).splitlines()[0].split(". ")[0]
     except Exception as error:  # noqa: BLE001 - UnpicklingError and whatever else broken bytes cause
         return type(error).__name__
     return None if "state_dict" in found else "it holds no state_dict"

@@ -38,7 +38,7 @@ class Display:
         self._live = stream.isatty()
         self._every_s = every_s
         self._drawn = 0
-        self._told_s = time.monotonic()
+        self._told_s: float | None = None
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -50,10 +50,14 @@ class Display:
         lines = [line_of(item, time.monotonic()) for item in running]
         if self._live:
             self._redraw([*lines, f"  {done} of {total} runs finished"] if lines else [])
-        elif lines and time.monotonic() - self._told_s >= self._every_s:
+            return
+        now_s = time.monotonic()
+        if self._told_s is None or not lines:
+            self._told_s = now_s
+        elif now_s - self._told_s >= self._every_s:
+            self._told_s = now_s
             for line in lines:
                 self.say(line)
-            self._told_s = time.monotonic()
 
     def _redraw(self, lines: Sequence[str]) -> None:
         width = shutil.get_terminal_size().columns - 1

@@ -88,7 +88,9 @@ class _Branch:
 
     def place(self, config: dict[str, Any], *more: str) -> str:
         keys = list(self.keys)
-        if self.class_path and isinstance(_at(config, ".".join(keys)), list):
+        found = _at(config, ".".join(keys)) if self.class_path else None
+        items = found if isinstance(found, list) else []
+        if any(isinstance(i, dict) and i.get("class_path") == self.class_path for i in items):
             keys.append(self.class_path.rpartition(".")[2])
         return ".".join([*keys, *more])
 
@@ -118,6 +120,7 @@ def _sentence(text: str, config: dict[str, Any]) -> tuple[str, str]:
 
 
 def _unknown(branch: _Branch, config: dict[str, Any], group: str, option: str) -> tuple[str, str]:
+    option = option.split(".")[0]
     place = branch.place(config, *([group] if group else []), option)
     if not branch.class_path:
         owner = group or "a stage"
@@ -161,12 +164,15 @@ def _kind(text: str) -> str:
 def _arguments(class_path: str, group: str) -> list[str]:
     """Return the settings a class accepts (inside ``group``, a nested dataclass, where given)."""
     # Imported here: `plan` and `list` use this package without paying for jsonargparse.
-    from jsonargparse import ArgumentParser  # noqa: PLC0415
+    from jsonargparse import ArgumentParser
 
     module, _, name = class_path.rpartition(".")
-    owner = getattr(importlib.import_module(module), name)
-    keys = ArgumentParser(exit_on_error=False).add_class_arguments(owner, "x", fail_untyped=False)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(
+        getattr(importlib.import_module(module), name), "x", fail_untyped=False
+    )
     prefix = f"x.{group}." if group else "x."
+    keys = parser.get_defaults().keys()
     return [key.removeprefix(prefix).split(".")[0] for key in keys if key.startswith(prefix)]
 
 

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -35,10 +35,12 @@ class Forge:
 
     Args:
         modules: what to import besides the engine itself: the modules of a plan's classes.
+        say: takes a line while the user waits for the imports.
     """
 
-    def __init__(self, modules: Iterable[str]) -> None:
+    def __init__(self, modules: Iterable[str], say: Callable[[str], None] = lambda text: None) -> None:
         self._modules = list(modules)
+        self._say = say
         self._spawner = Spawner()
         self._started = False
         self._socket: socket.socket | None = None
@@ -85,6 +87,7 @@ class Forge:
 
     def _start(self) -> None:
         self._started = True
+        self._say("loading PyTorch once for all stages …")
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(

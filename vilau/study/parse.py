@@ -165,9 +165,13 @@ def _gates(node: Node) -> tuple[Gate, ...]:
     for metric, item in node.entries().items():
         if metric == "says":
             continue
-        condition = expressions.parse(f"value {item.text()}", ["value"])
+        fault = item.wrong(f'`{item.shown}` holds {item.data!r}; write e.g. ">= 0.9"')
+        try:
+            condition = expressions.parse(f"value {item.text()}", ["value"])
+        except ConfigError:
+            raise fault from None
         if condition.kind != "compare":
-            raise item.wrong(f'`{item.shown}` holds {item.data!r}; write e.g. ">= 0.9"')
+            raise fault
         gates.append(Gate(metric, condition, says))
     return tuple(gates)
 

@@ -84,7 +84,8 @@ class Engine:
         on_cpu = plan.trainer.get("accelerator") == "cpu"
         cores = available_cores()
         # A graphics card is not shared unless the user says so.
-        self.jobs = jobs or (min(cores, plan.width()) if on_cpu else 1)
+        # One core per run whatever the plan's width: numbers must not change with ``--only``.
+        self.jobs = jobs or (cores if on_cpu else 1)
         self.threads = max(1, cores // self.jobs) if on_cpu else None
         self.display = display or Display()
         self.launcher = launcher or Spawner()

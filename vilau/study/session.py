@@ -57,7 +57,7 @@ def run_study(
         jobs=jobs,
         fresh=fresh,
         display=display,
-        launcher=Forge(modules_of(plan)) if can_fork(plan) else Spawner(),
+        launcher=Forge(modules_of(plan), display.say) if can_fork(plan) else Spawner(),
         check=["check", *arguments_of(path, options)],
     )
     try:

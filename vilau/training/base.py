@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, is_dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from vilau.errors import ConfigError
 from vilau.training.optimizers import OptimizerConfig, build_optimizer
-from vilau.training.strategies import shard_blocks
+from vilau.training.strategies import shard_module
+
+Config = TypeVar("Config")
 
 
 class TrainingModule(LightningModule):
@@ -35,10 +38,19 @@ class TrainingModule(LightningModule):
         return build_optimizer(self.trained_parameters(), self.optimizer_config, num_steps=steps)
 
     def configure_model(self) -> None:
-        """Shard parameters over the device mesh of a ModelParallelStrategy; elsewhere do nothing."""
+        """Shard parameters over the device mesh of a ModelParallelStrategy; elsewhere do nothing.
+
+        Raises ``ConfigError`` for tensor parallelism, which is Lightning's choice where none is written.
+        """
         mesh = self.device_mesh
         if not self._sharded and mesh is not None:
-            shard_blocks(self, self.blocks_to_shard(), mesh["data_parallel"])
+            if (split := mesh["tensor_parallel"].size()) > 1:
+                raise ConfigError(
+                    f"trainer.strategy.tensor_parallel_size is {split}, but weights are sharded over "
+                    "data-parallel ranks alone; write tensor_parallel_size: 1 and "
+                    f"data_parallel_size: {mesh.size()}."
+                )
+            shard_module(self, self.blocks_to_shard(), mesh["data_parallel"])
             self._sharded = True
 
     def blocks_to_shard(self) -> list[nn.Module]:
@@ -58,6 +70,17 @@ class TrainingModule(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Log the learning rate beside the losses."""
         self.log("train/learning_rate", optimizer.param_groups[0]["lr"])
+
+
+def given(default: Config, value: Config | dict[str, Any] | None) -> Config:
+    """Return ``value``; ``default`` for None; a dict, which checkpoints keep, as the default's class."""
+    if value is None:
+        return default
+    if isinstance(value, dict):
+        return type(default)(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
+        )
+    return value
 
 
 def _plain(value: Any) -> Any:

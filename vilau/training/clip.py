@@ -9,9 +9,10 @@ from torch import Tensor
 
 from vilau.layers.contrastive import sigmoid_contrastive_loss
 from vilau.layers.pixels import to_float
-from vilau.models.siglip import KIND, SiglipSizes, TextInputs, build_siglip, load_siglip
+from vilau.models.siglip import KIND, TextInputs, build_siglip, load_siglip
+from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import save_folder
-from vilau.training.base import TrainingModule
+from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.types import EmbeddingOutput, ImageTextBatch, LabelledImageBatch
 
@@ -31,15 +32,16 @@ class ClipPretraining(TrainingModule):
         ``logit_bias`` is where the bias starts; -10 fits large batches of distinct captions, -3 the short
         captions of the curriculum, of which many are true of many images.
         """
-        super().__init__(optimizer or OptimizerConfig())
-        self.remember(
-            siglip=siglip, checkpoint=checkpoint, logit_bias=logit_bias, optimizer=optimizer
-        )
+        optimizer, sizes = given(OptimizerConfig(), optimizer), given(SiglipSizes(), siglip)
+        super().__init__(optimizer)
         if checkpoint is not None:
             self.model, self.sizes = load_siglip(checkpoint)
         else:
-            self.sizes = siglip or SiglipSizes()
+            self.sizes = sizes
             self.model = build_siglip(self.sizes, logit_bias=logit_bias)
+        self.remember(
+            siglip=self.sizes, checkpoint=checkpoint, logit_bias=logit_bias, optimizer=optimizer
+        )
         self._text_inputs = TextInputs(self.sizes)
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -72,7 +74,7 @@ class ClipPretraining(TrainingModule):
         self.log("train/loss", loss.detach(), prog_bar=True)
         return loss
 
-    def validation_step(
+    def validation_step(  # type: ignore[override]  # callbacks read typed outputs
         self, batch: ImageTextBatch | LabelledImageBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> EmbeddingOutput:
         """Embed a batch; zero-shot accuracy is a callback's work."""
@@ -88,8 +90,7 @@ class ClipPretraining(TrainingModule):
 
     def export(self, folder: str) -> None:
         """Write the SigLIP as a folder that ``load_siglip`` reads."""
-        if self.global_rank == 0:
-            save_folder(folder, kind=KIND, config={"sizes": asdict(self.sizes)}, module=self.model)
+        save_folder(folder, kind=KIND, config={"sizes": asdict(self.sizes)}, module=self.model)
 
     def blocks_to_shard(self) -> list[torch.nn.Module]:
         """The blocks of both encoders."""

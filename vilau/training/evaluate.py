@@ -1,6 +1,7 @@
 """Evaluation of a finished model: it answers and draws; callbacks measure."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
@@ -38,14 +39,14 @@ class Evaluation(LightningModule):
         self.model = VilaU.load(checkpoint)
         self.seed = seed
         self.max_new_tokens = max_new_tokens
-        self.sampling = {
+        self.sampling: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
         }
 
-    def test_step(
+    def test_step(  # type: ignore[override]  # callbacks read typed outputs
         self, batch: QuestionBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> AnswerOutput | DrawingOutput:
         """Answer or draw one batch."""

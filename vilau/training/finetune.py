@@ -1,6 +1,7 @@
 """Supervised fine-tuning on instructions: questions, answers and drawing requests in one format."""
 
 from vilau.models.vila_u.model import VilaU
+from vilau.training.base import given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.training.pretrain import LanguageTraining
 
@@ -18,7 +19,7 @@ class SupervisedFineTuning(LanguageTraining):
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from the ``model`` folder of a pretraining run."""
-        optimizer = optimizer or OptimizerConfig(learning_rate=1e-4)
+        optimizer = given(OptimizerConfig(learning_rate=1e-4), optimizer)
         super().__init__(
             optimizer,
             caption_dropout=caption_dropout,

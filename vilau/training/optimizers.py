@@ -18,7 +18,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    """Applied to matrices alone; biases, norms, embeddings of depth and scales stay free."""
+    """Applied to weights of two or more dimensions; biases, norms and scales stay free."""
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_share: float = 0.03
     """Share of all steps spent rising from 0 to the full rate."""

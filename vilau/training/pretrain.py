@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from vilau.generation.sampling import image_seed
 from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
-from vilau.models.language import LanguageConfig
+from vilau.models.sizes import LanguageConfig
 from vilau.models.vila_u.config import HeadConfig, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
-from vilau.training.base import TrainingModule
+from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
-from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
+from vilau.types import Document, ImageSegment, MultimodalBatch, Segment, TextSegment
 
 
 class LanguageTraining(TrainingModule):
@@ -49,11 +49,7 @@ class LanguageTraining(TrainingModule):
         drawn = any(isinstance(s, ImageSegment) and s.target for s in document.segments)
         if not drawn or float(torch.rand(())) >= self.caption_dropout:
             return document
-        segments = tuple(
-            TextSegment("") if isinstance(s, TextSegment) and not s.target else s
-            for s in document.segments
-        )
-        return dataclasses.replace(document, segments=segments)
+        return without_words_to_draw(document)
 
     def validation_step(self, batch: MultimodalBatch, batch_idx: int) -> None:
         """Log the mean loss per predicted token over the whole validation set."""
@@ -81,12 +77,31 @@ class LanguageTraining(TrainingModule):
 
     def export(self, folder: str) -> None:
         """Write the model as a folder that ``vilau.load`` reads."""
-        if self.global_rank == 0:
-            self.model.save(folder)
+        self.model.save(folder)
 
     def blocks_to_shard(self) -> list[nn.Module]:
-        """The language model's and the depth transformer's blocks."""
-        return [*self.model.language.model.layers, *self.model.head.blocks]
+        """The blocks of the language model, the depth transformer and the frozen tower."""
+        siglip = self.model.tokenizer.siglip
+        return [
+            *self.model.language.model.layers,
+            *self.model.head.blocks,
+            *siglip.vision_model.encoder.layers,
+            *siglip.text_model.encoder.layers,
+        ]
+
+
+def without_words_to_draw(document: Document) -> Document:
+    """Empty the texts that ask for an image; turns answered in words keep their questions."""
+    kept: list[Segment] = []
+    draws = in_answer = False
+    for segment in reversed(document.segments):
+        if segment.target:
+            draws = isinstance(segment, ImageSegment) or (draws and in_answer)
+        elif draws and isinstance(segment, TextSegment):
+            segment = TextSegment("")
+        in_answer = segment.target
+        kept.append(segment)
+    return dataclasses.replace(document, segments=tuple(reversed(kept)))
 
 
 class MultimodalPretraining(LanguageTraining):
@@ -109,15 +124,15 @@ class MultimodalPretraining(LanguageTraining):
         ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
         10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
         """
-        optimizer = optimizer or OptimizerConfig(learning_rate=5e-5)
+        optimizer = given(OptimizerConfig(learning_rate=5e-5), optimizer)
         super().__init__(
             optimizer,
             caption_dropout=caption_dropout,
             loss_weights={"text": text_weight, "visual": visual_weight},
             guidance_scale=guidance_scale,
         )
-        language, head = language or LanguageConfig(), head or HeadConfig()
-        prompt = prompt or PromptConfig()
+        language, head = given(LanguageConfig(), language), given(HeadConfig(), head)
+        prompt = given(PromptConfig(), prompt)
         self.remember(
             tower_checkpoint=tower_checkpoint,
             language=language,

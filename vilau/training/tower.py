@@ -13,7 +13,7 @@ from vilau.layers.perceptual import PerceptualLoss
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig
 from vilau.models.vila_u.tower import TowerForward, VisionTower
-from vilau.training.base import TrainingModule
+from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.types import EmbeddingOutput, ImageTextBatch, LabelledImageBatch, TowerOutput
 
@@ -41,8 +41,8 @@ class TowerTraining(TrainingModule):
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from ``pretrained`` SigLIP weights: ``world-siglip``, a folder, or a hub name."""
-        quantizer, decoder = quantizer or QuantizerConfig(), decoder or DecoderConfig()
-        optimizer = optimizer or OptimizerConfig()
+        quantizer = given(QuantizerConfig(), quantizer)
+        decoder, optimizer = given(DecoderConfig(), decoder), given(OptimizerConfig(), optimizer)
         super().__init__(optimizer)
         weights = {
             "reconstruction_weight": reconstruction_weight,
@@ -64,6 +64,8 @@ class TowerTraining(TrainingModule):
         self.tower = VisionTower.from_siglip(pretrained, quantizer=quantizer, decoder=decoder)
         if freeze_text:
             self.tower.freeze_text()
+        if contrastive_weight == 0:
+            self.tower.freeze_alignment()
         self.perceptual = PerceptualLoss() if perceptual_weight > 0 else None
 
     # ---------------------------------------------------------------- steps
@@ -116,7 +118,7 @@ class TowerTraining(TrainingModule):
             matches_BB=batch.matches,
         )
 
-    def validation_step(
+    def validation_step(  # type: ignore[override]  # callbacks read typed outputs
         self, batch: ImageTextBatch | LabelledImageBatch, batch_idx: int, dataloader_idx: int = 0
     ) -> TowerOutput | EmbeddingOutput:
         """Reconstruct pairs, embed labelled images; metrics are callbacks' work."""
@@ -157,8 +159,7 @@ class TowerTraining(TrainingModule):
 
     def export(self, folder: str) -> None:
         """Write the tower as a folder that ``VisionTower.load`` reads."""
-        if self.global_rank == 0:
-            self.tower.save(folder)
+        self.tower.save(folder)
 
     def blocks_to_shard(self) -> list[nn.Module]:
         """SigLIP's blocks."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, replace
 
 import numpy as np
@@ -14,8 +14,16 @@ from numpy.typing import NDArray
 from vilau.errors import ConfigError, DataError
 from vilau.world.families import DIGITS, Question
 from vilau.world.render import render
-from vilau.world.scene import LEVELS, Level, lattice_step, pick, sample_scene, stream_rng
-from vilau.world.things import COLOR_NAMES, SPACING, Scene, Thing
+from vilau.world.scene import (
+    LEVELS,
+    SPLITS,
+    Level,
+    lattice_step,
+    pick,
+    sample_scene,
+    stream_rng,
+)
+from vilau.world.things import COLOR_NAMES, SPACING, Scene, Thing, held_out
 from vilau.world.words import a, listing, noun
 
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
@@ -32,6 +40,7 @@ MOTIONS = (
 CLIP_FAMILIES = ("motion", "direction", "speed", "speed_compare", "temporal", "number", "attribute")
 GROWTH = {"grow": 0.5, "shrink": -0.4}
 """Change of the radius over the whole motion, as a share."""
+_MAX_DRAFTS = 500
 
 
 @dataclass(frozen=True)
@@ -116,20 +125,29 @@ def sample_clip(
     num_frames: int = 8,
     image_size: int = 64,
     num_objects: tuple[int, int] = (1, 3),
+    accept: Callable[[Scene], bool] | None = None,
 ) -> Clip:
     """Draw a clip in which nothing leaves the canvas or runs into another thing.
 
-    Raises ConfigError if ``num_frames`` is odd or below 4.
+    First frames that ``accept`` refuses are drawn again.
+
+    Raises ConfigError if ``num_frames`` is odd or below 4, or if so many things find no room.
     """
     if num_frames < 4 or num_frames % 2:
         raise ConfigError(f"num_frames is {num_frames}; write an even number from 4 on, such as 8.")
     still = replace(level, signs=0.0, interactions=0.0)
-    while True:
-        scene = sample_scene(rng, still, image_size=image_size, num_objects=num_objects)
+    for _ in range(_MAX_DRAFTS):
+        scene = sample_scene(
+            rng, still, image_size=image_size, num_objects=num_objects, accept=accept
+        )
         for _ in range(12):
             clip = Clip(scene, tuple(_motion(rng, num_frames) for _ in scene.things), num_frames)
             if _has_room(clip):
                 return clip
+    raise ConfigError(
+        f"level {level.name!r} has no clip with num_objects {num_objects} on {image_size} pixels "
+        "in which nothing collides; write fewer objects."
+    )
 
 
 def clip_at(
@@ -142,7 +160,13 @@ def clip_at(
     num_objects: tuple[int, int] = (1, 3),
     seed: int = 0,
 ) -> Clip:
-    """Clip ``index`` of a split; the same arguments give the same clip on every machine."""
+    """Clip ``index`` of a split; the same arguments give the same clip on every machine.
+
+    The first frames of ``comp`` show held-out combinations, those of the other splits do not.
+    Raises ConfigError.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"split is {split!r}; write one of {', '.join(SPLITS)}.")
     if level not in LEVELS:
         raise ConfigError(f"level is {level!r}; write one of {', '.join(LEVELS)}.")
     return sample_clip(
@@ -151,6 +175,7 @@ def clip_at(
         num_frames=num_frames,
         image_size=image_size,
         num_objects=num_objects,
+        accept=lambda scene: held_out(scene) == (split == "comp"),
     )
 
 

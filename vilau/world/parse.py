@@ -36,6 +36,7 @@ PARSED_SIZE = 64
 _COLOR_REACH = 75.0
 """A pixel may be this far (in RGB) from a colour that it is to propose."""
 _MIN_PIXELS = 5
+"""Fewer pixels of a colour propose nothing; 2 on canvases below 64 pixels."""
 _MAX_THINGS = 16
 _NUM_FINALISTS = 12
 
@@ -225,7 +226,7 @@ def _find_things(picture: _Picture, max_residual: float) -> list[Thing]:
         waiting.sort(key=np.count_nonzero)
         component = waiting.pop()
         color_index = int(labels[component][0])
-        color = np.median(picture.pixels[component], axis=0).astype(np.float32)
+        color = _full_color(picture.pixels[component], color_index)
         row, position = _best_match(picture, component, color)
         if picture.take_away(row, position, color, labels == color_index, max_residual):
             fit, factor = picture.bank.rows[row], picture.bank.factor
@@ -236,6 +237,13 @@ def _find_things(picture: _Picture, max_residual: float) -> list[Thing]:
             # Two things of one colour may have looked like one: what is left is looked at again.
             waiting += _components(component & (labels == color_index))
     return things
+
+
+def _full_color(pixels: Floats, color_index: int) -> Floats:
+    """The shade a thing is drawn in: its purer half, for the other half may be mixed at edges."""
+    palette = np.array(COLORS[COLOR_NAMES[color_index]], dtype=np.float32)
+    order = ((pixels - palette) ** 2).sum(axis=1).argsort()
+    return np.median(pixels[order[: (len(order) + 1) // 2]], axis=0).astype(np.float32)
 
 
 def _best_match(
@@ -288,7 +296,7 @@ def _nearest_colors(pixels: Floats) -> NDArray[np.int64]:
 def _components(own: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """Connected sets of pixels, without crumbs; a gap of two (a dark stripe) does not divide.
 
-    Runs of a row that overlap a run of the row above belong together (union-find).
+    Runs of a row that meet a run of the row above belong together (union-find).
     """
     if not own.any():
         return []
@@ -304,12 +312,13 @@ def _components(own: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
         labels[row, start:stop] = label
         by_row.setdefault(row, []).append((start, stop, label))
         for other_start, other_stop, other in by_row.get(row - 1, ()):
-            if other_start < stop and start < other_stop:
+            if other_start <= stop and start <= other_stop:  # corners touch, too
                 parents[_root(parents, other)] = _root(parents, label)
     roots = np.array([_root(parents, label) for label in range(len(parents))])
     labels = np.where(labels >= 0, roots[labels], -1)
     parts = [own & (labels == root) for root in np.unique(roots)]
-    return [part for part in parts if np.count_nonzero(part) >= _MIN_PIXELS]
+    least = _MIN_PIXELS if own.shape[0] >= PARSED_SIZE else 2
+    return [part for part in parts if np.count_nonzero(part) >= least]
 
 
 def _root(parents: list[int], label: int) -> int:

@@ -94,7 +94,9 @@ class TowerConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "TowerConfig":
         """Rebuild from ``to_dict`` (JSON turns tuples into lists; they become tuples again)."""
-        decoder = {k: tuple(v) if isinstance(v, list) else v for k, v in data["decoder"].items()}
+        decoder: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data["decoder"].items()
+        }
         return cls(
             siglip=asdict(SiglipSizes(**data["siglip"])),
             quantizer=QuantizerConfig(**data["quantizer"]),

@@ -6,11 +6,12 @@ B rows, T tokens, N images, P positions, D residual depth, Z code width, E langu
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import DynamicCache, LlamaForCausalLM
 
 from vilau.generation.engine import draw_positions
 from vilau.generation.guidance import guide
@@ -53,7 +54,7 @@ class VilaU(UnifiedModel):
         language_config: LanguageConfig,
         head_config: HeadConfig,
         prompt: PromptConfig,
-        words: PreTrainedTokenizerBase | MetaTokenizer,
+        words: Any,
     ) -> None:
         super().__init__()
         self.language_config, self.head_config, self.prompt = language_config, head_config, prompt
@@ -128,11 +129,16 @@ class VilaU(UnifiedModel):
         self.tokenizer.eval()
         return self
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.language.device
+
     # ---------------------------------------------------------------- training
 
     def losses(self, batch: MultimodalBatch) -> LossTerms:
         """Text and visual cross entropy over the targets of a batch (reference 3.4)."""
-        device = self.projector[0].weight.device
+        device = self.device
         layout = self.sequence.lay_out(batch.documents).to(device)
         codes_NPD, vectors_NPZ = self._tokenize(batch.images)
         hidden_BTE = self._hidden(layout, vectors_NPZ)
@@ -152,7 +158,7 @@ class VilaU(UnifiedModel):
         if not len(layout.span_rows):
             # A made-up position that weighs nothing: under data parallelism every rank must use
             # every weight, also on a batch of text alone.
-            unseen = self.projector[0].weight.new_zeros(1, self.tokenizer.spec.embed_dim)
+            unseen = torch.zeros(1, self.tokenizer.spec.embed_dim, device=self.device)
             return inputs_BTE + 0.0 * self._project(unseen).sum()
         places = torch.arange(self.sequence.num_positions, device=inputs_BTE.device)
         columns_nP = layout.span_starts[:, None] + places
@@ -237,7 +243,7 @@ class VilaU(UnifiedModel):
         negative_prompt: str | None = None,
     ) -> Tensor:
         """Draw codes ``(B, P, D)``; guidance runs the null prompt in the second half of one batch."""
-        device = self.projector[0].weight.device
+        device = self.device
         spec, B = self.tokenizer.spec, len(prompts)
         guided = guidance_scale != 1.0
         rows = [*prompts, *([negative_prompt or ""] * B if guided else [])]
@@ -285,12 +291,12 @@ class VilaU(UnifiedModel):
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
         """Answer prompts; see ``UnifiedModel.generate_text``."""
-        device = self.projector[0].weight.device
+        device = self.device
         layout = self.sequence.question_prompts(prompts, with_images=images is not None).to(device)
         vectors = torch.empty(0) if images is None else self.tokenizer.quantize(images).features
         backbone = CachedBackbone(self.language, layout.mask)
         hidden = backbone(self._inputs(layout, vectors))
-        end = self.words.eos_token_id  # type: ignore[attr-defined]
+        end = self.words.eos_token_id
         sampling = temperature > 0
         uniforms = row_uniforms(seeds or range(len(prompts)), max_new_tokens, device)
         answers = torch.full((len(prompts), max_new_tokens), end, device=device)
@@ -308,7 +314,7 @@ class VilaU(UnifiedModel):
             if not running.any():
                 break
             hidden = backbone(self.language.get_input_embeddings()(token)[:, None])
-        decoded = self.words.batch_decode(answers, skip_special_tokens=True)  # type: ignore[attr-defined]
+        decoded = self.words.batch_decode(answers, skip_special_tokens=True)
         return [text.strip() for text in decoded]
 
 

@@ -107,7 +107,8 @@ class SequenceLayout:
 
     def _segment(self, row: _Row, segment: Segment) -> None:
         if isinstance(segment, TextSegment):
-            row.text(self.ids_of(" " + segment.text.strip()), target=segment.target)
+            if segment.text.strip():
+                row.text(self.ids_of(" " + segment.text.strip()), target=segment.target)
             return
         row.text([self.token("<im_start>")], target=segment.target)
         row.spans.append((len(row.ids), segment.index, segment.target))
@@ -140,7 +141,8 @@ class SequenceLayout:
 
     def _pad(self, rows: Sequence[_Row], *, left: bool) -> Layout:
         length = max(len(row.ids) for row in rows)
-        ids, mask, targets, spans = [], [], [], []
+        ids, mask, targets = [], [], []
+        spans: list[tuple[int, int, int, bool]] = []
         for number, row in enumerate(rows):
             gap = length - len(row.ids)
             before, after = (gap, 0) if left else (0, gap)

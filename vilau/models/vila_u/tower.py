@@ -186,6 +186,18 @@ class VisionTower(VisualTokenizer):
         """Keep the text tower as it was pretrained (the paper's recipe)."""
         self.siglip.text_model.requires_grad_(requires_grad=False)
 
+    def freeze_alignment(self) -> None:
+        """Keep every part that only the contrastive loss could train, for training without it.
+
+        Data parallelism refuses trained weights that no loss reaches.
+        """
+        self.freeze_text()
+        vision = self.siglip.vision_model
+        for part in (vision.encoder.layers[-1], vision.post_layernorm, vision.head):
+            part.requires_grad_(requires_grad=False)
+        self.siglip.logit_scale.requires_grad = False
+        self.siglip.logit_bias.requires_grad = False
+
     @torch.no_grad()
     def reconstruct_by_depth(self, images: Tensor) -> Tensor:
         """Reconstruct images in [-1, 1] from depth 1, depths 1-2, ... all: ``(D, B, 3, H, W)``."""

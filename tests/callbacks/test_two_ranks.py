@@ -1,0 +1,102 @@
+"""The numbers of two ranks are those of one process that saw everything."""
+
+import json
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.callbacks.test_evaluation_callbacks import VQA, prompt_batches, questions
+from tests.callbacks.test_tower_callbacks import labelled
+from tests.callbacks.toys import Toy, image_batch, loader, trainer
+from vilau.callbacks.codebook_usage import CodebookUsage
+from vilau.callbacks.generation_fid import GenerationFID
+from vilau.callbacks.generation_judge import GenerationJudge
+from vilau.callbacks.image_grid import ImageGrid
+from vilau.callbacks.question_answering import QuestionAnswering
+from vilau.callbacks.reconstruction_fid import ReconstructionFID
+from vilau.callbacks.zero_shot import ZeroShot
+from vilau.metrics.detector_card import drawn_images
+
+
+def measure(folder: Path, part: slice, **settings: object) -> dict[str, float]:
+    """Validate and test on a part of the batches; return all metrics and hashes of reference sets."""
+    images, scenes = drawn_images(40)
+    validation = [image_batch(images[i : i + 10], scenes[i : i + 10]) for i in (0, 10, 20, 30)]
+    labels = [labelled("red", "blue"), labelled("green", "blue")]
+    pope = [
+        questions("pope_random", ("a ?", ["yes"], "exist")),
+        questions("pope_random", ("b ?", ["no"], "other")),
+    ]
+    only_first = questions("vqa_comp", ("how many ?", ["4"], "count"))
+    tests = [prompt_batches(40, 10)[part], pope[part], [VQA][part], [only_first][part]]
+    callbacks = [
+        ReconstructionFID(),
+        ZeroShot(),
+        CodebookUsage(),
+        ImageGrid(num_images=2, prompts=["a star"]),
+        QuestionAnswering(),
+        GenerationJudge(),
+        GenerationFID(),
+    ]
+    run = trainer(folder, *callbacks, use_distributed_sampler=False, **settings)
+    batches = [*validation[part], *labels[part]]
+    metrics = dict(run.validate(Toy(), loader(*batches), verbose=False)[0])
+    metrics |= run.test(Toy(), loader(*[batch for some in tests for batch in some]), verbose=False)[
+        0
+    ]
+    for callback in callbacks[:3]:
+        for name, passport in callback.passports.items():
+            metrics[f"{name} samples"] = passport.num_samples
+            metrics[f"{name} reference"] = passport.reference
+    return metrics
+
+
+def one_rank(rank: int, port: int, folder: str) -> None:
+    """Run rank ``rank`` of two and write what it measured."""
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": "2",
+    }
+    values = measure(Path(folder), slice(rank, None, 2), devices=2, strategy="ddp")
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(values))
+    os._exit(0)  # gloo's threads may abort the interpreter's own way out
+
+
+@pytest.mark.multi_rank
+def test_two_ranks_measure_the_same_as_one(tmp_path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    spawn = multiprocessing.get_context("spawn")
+    ranks = [spawn.Process(target=one_rank, args=(rank, port, str(tmp_path))) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    alone = measure(tmp_path / "alone", slice(None))
+    for process in ranks:
+        process.join(120)
+        process.kill()
+    first, second = (json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in (0, 1))
+    assert first == second
+    assert first.keys() == alone.keys()
+    assert any("vqa_comp" in name for name in first)
+    # Which real images stand in for drawings, and which others a prompt is judged by, depends on
+    # the batches a rank sees; everything else does not.
+    for name, value in alone.items():
+        if "floor" in name or "chance" in name:
+            continue
+        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-4, abs=1e-4)
+        assert first[name] == expected, name
+    written = {path.name for path in (tmp_path / "predictions").iterdir()}
+    assert written == {
+        "vqa-rank0.jsonl",
+        "vqa_comp-rank0.jsonl",
+        "pope_random-rank0.jsonl",
+        "pope_random-rank1.jsonl",
+    }

@@ -1,0 +1,126 @@
+"""Tiny models, documents and batches that the model and training tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vilau.models.sizes import WORLD_TOKENIZER, LanguageConfig, SiglipSizes
+from vilau.models.tokenizers import load_tokenizer
+from vilau.models.vila_u.config import (
+    DecoderConfig,
+    HeadConfig,
+    PromptConfig,
+    QuantizerConfig,
+    TowerConfig,
+)
+from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.tower import VisionTower
+from vilau.training.clip import ClipPretraining
+from vilau.training.optimizers import OptimizerConfig
+from vilau.types import Document, ImageSegment, ImageTextBatch, MultimodalBatch, TextSegment
+
+SIDE = 16
+"""Pixels per side of every test image; 4 x 4 cells."""
+
+
+def sizes(**changes: Any) -> SiglipSizes:
+    """A SigLIP of 16-pixel images and 4-pixel patches."""
+    settings: dict[str, Any] = {
+        "image_size": SIDE, "patch_size": 4, "hidden_size": 32, "num_layers": 3, "num_heads": 2,
+        "mlp_size": 48, "text_layers": 1, "text_heads": 2, "text_mlp_size": 48, "text_length": 12,
+        "vocab_size": len(load_tokenizer(WORLD_TOKENIZER)), "tokenizer": WORLD_TOKENIZER,
+    }  # fmt: skip
+    return SiglipSizes(**{**settings, **changes})
+
+
+def quantizer(**changes: Any) -> QuantizerConfig:
+    return QuantizerConfig(**{"depth": 3, "codebook_size": 24, **changes})
+
+
+def decoder(**changes: Any) -> DecoderConfig:
+    settings: dict[str, Any] = {
+        "channels": 8, "multipliers": (1, 1, 2), "num_res_blocks": 1, "attention_grids": (4,),
+        "z_channels": 8, "norm_groups": 4,
+    }  # fmt: skip
+    return DecoderConfig(**{**settings, **changes})
+
+
+def tower(seed: int = 0, **changes: Any) -> VisionTower:
+    """A random tower in evaluation mode, with a codebook that its features really use."""
+    torch.manual_seed(seed)
+    siglip = sizes(**changes)
+    built = VisionTower(TowerConfig(dict(vars(siglip)), quantizer(), decoder()))
+    with torch.no_grad():
+        features = built.features(torch.rand(8, 3, SIDE, SIDE) * 2 - 1).flatten(0, 1)
+        book = built.quantizer.codebook
+        book.weight.copy_(features[torch.randperm(len(features))[: len(book.weight)]])
+        book.weight[len(book.weight) // 2 :] *= 0.2  # fine codes for the later depths
+        book.embed_ema.copy_(book.weight)
+        book.cluster_size_ema.fill_(1.0)
+    return built.eval()
+
+
+def language(**changes: Any) -> LanguageConfig:
+    settings = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "mlp_size": 48}
+    return LanguageConfig(**{**settings, **changes})
+
+
+def head(**changes: Any) -> HeadConfig:
+    return HeadConfig(**{"width": 32, "num_layers": 2, "num_heads": 2, "dropout": 0.0, **changes})
+
+
+PROMPT = PromptConfig(system="")
+
+
+def vila_u(seed: int = 0, prompt: PromptConfig = PROMPT, **changes: Any) -> VilaU:
+    """A random model in evaluation mode."""
+    torch.manual_seed(seed)
+    return VilaU.start(tower(seed), language(**changes), head(), prompt).eval()
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    """Smooth random uint8 images, unlike one another."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    return (torch.nn.functional.interpolate(coarse, size=SIDE) * 255).to(torch.uint8)
+
+
+def pairs(count: int = 4, seed: int = 0) -> ImageTextBatch:
+    texts = ["a red circle", "a blue square", "a green star left of a red circle", "two squares"]
+    return ImageTextBatch(images(count, seed), [texts[i % len(texts)] for i in range(count)])
+
+
+def drawing(index: int, text: str = "a red circle") -> Document:
+    return Document((TextSegment(text), ImageSegment(index, target=True)))
+
+
+def caption(index: int, text: str = "a blue square") -> Document:
+    return Document((ImageSegment(index), TextSegment("describe it"), TextSegment(text, target=True)))
+
+
+def multimodal(seed: int = 0) -> MultimodalBatch:
+    """One image to draw, one to describe, and one conversation in words alone."""
+    words = Document((TextSegment("how many squares"), TextSegment("three", target=True)))
+    return MultimodalBatch(images(2, seed), [drawing(0), caption(1), words])
+
+
+def siglip_folder(folder: Path, seed: int = 0, **changes: Any) -> str:
+    """A SigLIP saved in the kit's own layout, by the module that makes them."""
+    torch.manual_seed(seed)
+    ClipPretraining(siglip=sizes(**changes)).export(str(folder))
+    return str(folder)
+
+
+def tower_folder(folder: Path, seed: int = 0) -> str:
+    tower(seed).save(folder)
+    return str(folder)
+
+
+def optimizer(**changes: Any) -> OptimizerConfig:
+    return OptimizerConfig(**{"learning_rate": 1e-3, "warmup_share": 0.0, **changes})
+
+
