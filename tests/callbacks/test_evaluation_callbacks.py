@@ -94,6 +94,11 @@ def test_pope_by_setting_and_pooled(tmp_path, style: str, accuracy: float) -> No
     assert not any("vqa" in name for name in values)
 
 
+def test_no_sample_questions_no_picture(tmp_path) -> None:
+    trainer(tmp_path, QuestionAnswering(num_samples=0)).test(Toy(), loader(VQA), verbose=False)
+    assert not (tmp_path / "images").exists()
+
+
 def test_unfinished_predictions_keep_an_unfinished_name(tmp_path) -> None:
     bad = questions("pope_random", ("a ?", ["red"], "exist"))
     with pytest.raises(DataError, match="must be yes or no"):

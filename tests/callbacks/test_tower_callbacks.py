@@ -8,11 +8,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.callbacks.toys import Mute, Toy, image_batch, loader, trainer
 from vilau.callbacks.codebook_usage import CodebookUsage
+from vilau.callbacks.generation_fid import GenerationFID
 from vilau.callbacks.image_grid import ImageGrid
 from vilau.callbacks.reconstruction_fid import ReconstructionFID
 from vilau.callbacks.zero_shot import ZeroShot
-from vilau.errors import ConfigError, DataError
+from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.metrics.detector_card import drawn_images
+from vilau.metrics.similarity import PairedSimilarity
 from vilau.types import LabelledImageBatch
 
 
@@ -66,6 +68,46 @@ def test_reconstruction_of_photographs_has_no_scenes(tmp_path, drawn) -> None:
     )
     assert set(values) == {"val/rfid", "val/psnr", "val/ssim"}
     assert callback.scenes.judge is None
+
+
+class NeverReached(Toy):
+    def validation_step(self, batch, batch_idx: int):
+        raise AssertionError("the run began")
+
+
+def test_missing_weights_are_named_before_the_run(tmp_path, drawn, monkeypatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    for callback, file in (
+        (ReconstructionFID(features="inception"), "weights-inception"),
+        (ReconstructionFID(lpips="alex"), "alexnet-owt"),
+        (GenerationFID(features="inception"), "weights-inception"),
+    ):
+        with pytest.raises(CheckpointError, match=file):
+            trainer(tmp_path, callback).validate(
+                NeverReached(), loader(image_batch(drawn[0])), verbose=False
+            )
+
+
+def test_lpips_where_its_weights_are(tmp_path, drawn, monkeypatch) -> None:
+    class Difference(PairedSimilarity):
+        def __init__(self, backbone: str) -> None:
+            super().__init__()
+
+        def update(self, first: torch.Tensor, second: torch.Tensor) -> None:
+            assert first.min() >= -1
+            assert second.max() <= 1
+            super().update((first + 1) * 127.5, (second + 1) * 127.5)
+
+        def compute(self) -> torch.Tensor:
+            return super().compute()["psnr"]
+
+    monkeypatch.setattr("vilau.callbacks.reconstruction_fid.perceptual_distance", Difference)
+    callback = ReconstructionFID(lpips="vgg")
+    (values,) = trainer(tmp_path, callback).validate(
+        Toy(), loader(image_batch(drawn[0][:8])), verbose=False
+    )
+    assert values["val/lpips"] == pytest.approx(values["val/psnr"], rel=1e-3)
+    assert callback.passports["val/lpips"].metric.startswith("LPIPS vgg")
 
 
 def test_one_image_is_too_few(tmp_path, drawn) -> None:

@@ -35,14 +35,15 @@ data = ImageTextPairs(
     world=WorldSpec(num_train=70, num_val=21), global_batch_size=16, zero_shot=None
 )
 module = Listener()
+world_size = int(sys.argv[2])
 trainer = Trainer(
-    max_epochs=1, accelerator="cpu", devices=int(os.environ["WORLD_SIZE"]), logger=False,
-    strategy="ddp" if os.environ["WORLD_SIZE"] != "1" else "auto", num_sanity_val_steps=0,
+    max_epochs=1, accelerator="cpu", devices=world_size, logger=False,
+    strategy="ddp" if world_size > 1 else "auto", num_sanity_val_steps=0,
     enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
 )
 trainer.fit(module, data)
 rank = trainer.global_rank
-with open(f"{sys.argv[1]}/{os.environ['WORLD_SIZE']}-{rank}.json", "w") as file:
+with open(f"{sys.argv[1]}/{world_size}-{rank}.json", "w") as file:
     json.dump([module.train_scenes, module.val_scenes], file)
 trainer.strategy.barrier()
 os._exit(0)
@@ -59,7 +60,7 @@ def run(folder: Path, world_size: int) -> list[list[list[object]]]:
         ranks = {"WORLD_SIZE": world_size, "RANK": rank, "LOCAL_RANK": rank, "NODE_RANK": 0}
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         variables = {**os.environ, **{k: str(v) for k, v in (ranks | address).items()}}
-        command = [sys.executable, str(folder / "script.py"), str(folder)]
+        command = [sys.executable, str(folder / "script.py"), str(folder), str(world_size)]
         processes.append(subprocess.Popen(command, env=variables))
     assert [process.wait(timeout=240) for process in processes] == [0] * world_size
     files = [folder / f"{world_size}-{rank}.json" for rank in range(world_size)]

@@ -36,11 +36,15 @@ class GenerationFID(MeasuringCallback):
         self.prompts = SetFingerprint()
         self.drawn, self.real_seen, self.stand_ins = 0, 0, 0
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Load the feature network before anything is drawn: a file may be missing."""
+        self.distance = self.distance or FrechetDistance(self.features, self.weights)
+        self.floor = self.floor or FrechetDistance(self.features, self.weights)
+
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the feature network the first time; it may need a file that is not there."""
-        if self.distance is None or self.floor is None:
-            self.distance = FrechetDistance(self.features, self.weights)
-            self.floor = FrechetDistance(self.features, self.weights)
+        """Forget the last images."""
+        assert self.distance is not None
+        assert self.floor is not None
         for metric in (self.distance, self.floor, self.real, self.prompts):
             metric.to(pl_module.device).reset()
         self.drawn, self.real_seen, self.stand_ins = 0, 0, 0

@@ -38,10 +38,13 @@ class GenerationJudge(MeasuringCallback):
         self.means = GroupedMean()
         self.prompts = SetFingerprint()
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Load the judge before anything is drawn: a file may be missing."""
+        self.judge = self.judge or SceneJudge(self.folder)
+
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the judge the first time."""
-        if self.judge is None:
-            self.judge = SceneJudge(self.folder)
+        """Forget the last judgements."""
+        assert self.judge is not None
         self.judge.to(pl_module.device)
         self.means.reset()
         self.prompts.to(pl_module.device).reset()

@@ -158,6 +158,8 @@ class QuestionAnswering(MeasuringCallback):
         self._report_means(pl_module, split, sets)
         self._report_pope(pl_module, split, sets)
         for benchmark, samples in self.samples.items():
+            if not samples:
+                continue
             images, texts = zip(*samples, strict=True)
             show(trainer, f"{split}/{benchmark}_answers", captioned(images, texts, columns=6))
 

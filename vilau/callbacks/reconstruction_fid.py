@@ -3,12 +3,13 @@
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.metrics.frechet import FrechetDistance
 from vilau.metrics.judge import SceneExact
 from vilau.metrics.passport import SetFingerprint, back_end
-from vilau.metrics.similarity import PairedSimilarity
+from vilau.metrics.similarity import PairedSimilarity, perceptual_distance
 from vilau.types import ImageTextBatch, Passport, TowerOutput
 
 
@@ -22,14 +23,18 @@ class ReconstructionFID(MeasuringCallback):
     Args:
         features: ``world`` (the shipped feature network) or ``inception``.
         weights: the feature network's folder or file, if not the usual one.
+        lpips: the backbone (``alex`` or ``vgg``) to also log ``val/lpips`` with; null: without.
     """
 
     def __init__(
         self,
         features: Literal["world", "inception"] = "world",
         weights: str | None = None,
+        lpips: Literal["alex", "vgg"] | None = None,
     ) -> None:
         super().__init__()
+        self.lpips = lpips
+        self.perceptual: LearnedPerceptualImagePatchSimilarity | None = None
         self.features = features
         self.weights = weights
         self.distance: FrechetDistance | None = None
@@ -37,12 +42,23 @@ class ReconstructionFID(MeasuringCallback):
         self.scenes = SceneExact()
         self.fingerprint = SetFingerprint()
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Load the networks before the run, not at its first validation: a file may be missing."""
+        self.distance = self.distance or FrechetDistance(self.features, self.weights)
+        if self.lpips is not None:
+            self.perceptual = self.perceptual or perceptual_distance(self.lpips)
+
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Load the feature network the first time; it may need a file that is not there."""
-        if self.distance is None:
-            self.distance = FrechetDistance(self.features, self.weights)
-        for metric in (self.distance, self.similarity, self.scenes, self.fingerprint):
-            metric.to(pl_module.device).reset()
+        """Forget the last images."""
+        for metric in (
+            self.distance,
+            self.perceptual,
+            self.similarity,
+            self.scenes,
+            self.fingerprint,
+        ):
+            if metric is not None:
+                metric.to(pl_module.device).reset()
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
@@ -55,6 +71,9 @@ class ReconstructionFID(MeasuringCallback):
         self.distance.update(outputs.reconstructions, real=False)
         self.similarity.update(batch.images, outputs.reconstructions)
         self.fingerprint.update(batch.images)
+        if self.perceptual is not None:
+            pairs = (batch.images, outputs.reconstructions)
+            self.perceptual.update(*(images.float() / 127.5 - 1.0 for images in pairs))
         if batch.scenes:
             self.scenes.update(outputs.reconstructions, batch.scenes)
         return True
@@ -64,7 +83,11 @@ class ReconstructionFID(MeasuringCallback):
         digest, count = self.fingerprint.compute()
         assert self.distance is not None
         reference = f"{split} images {digest}"
-        similarity = self.similarity.compute()
+        values = self.similarity.compute()
+        back_ends = {"psnr": "PSNR (vilau, mean over images)", "ssim": back_end("SSIM")}
+        if self.perceptual is not None:
+            values["lpips"] = self.perceptual.compute()
+            back_ends["lpips"] = back_end(f"LPIPS {self.lpips}")
         rfid = Passport(
             metric=back_end("FrechetInceptionDistance"),
             features=self.distance.features_name,
@@ -73,12 +96,9 @@ class ReconstructionFID(MeasuringCallback):
             details="uint8 reconstructions from all depths against their own originals",
         )
         self.report(pl_module, f"{split}/rfid", self.distance.compute(), rfid, prog_bar=True)
-        for name, back in (
-            ("psnr", "PSNR (vilau, mean over images)"),
-            ("ssim", back_end("SSIM")),
-        ):
-            passport = Passport(metric=back, reference=reference, num_samples=count)
-            self.report(pl_module, f"{split}/{name}", similarity[name], passport)
+        for name, metric in back_ends.items():
+            passport = Passport(metric=metric, reference=reference, num_samples=count)
+            self.report(pl_module, f"{split}/{name}", values[name], passport)
         read = self.scenes.compute() if self.scenes.update_called else {}
         for name, metric in (("scene_exact", "scene_exact"), ("object_shape", "shape")):
             if metric in read:

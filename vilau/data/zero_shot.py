@@ -53,9 +53,9 @@ class ZeroShotBatches:
             source = class_set(world, per_class, image_size=image_size)
             classes = class_indices(world)
             labels = np.arange(len(source)) % len(classes)
-            texts = [list(class_texts()[number]) for number in classes]
+            prompts = [list(class_texts()[number]) for number in classes]
             held_out = torch.tensor(class_held_out(), dtype=torch.bool)[classes]
-            return ZeroShotBatches(source, transform, labels, texts, held_out)
+            return ZeroShotBatches(source, transform, labels, prompts, held_out)
         source = class_folder_set(path)
         texts = [record.texts for record in source.read(range(len(source)))]
         names = {folder: name for name, folder in texts}

@@ -25,7 +25,9 @@ class PerceptualLoss(nn.Module):
                 f"model.perceptual_weight is above 0, but LPIPS needs {vgg_path()}, which is not there; "
                 "put torchvision's VGG16 weights there, or write model.perceptual_weight: 0 to train without."
             )
-        self.network = lpips.LPIPS(net="vgg", verbose=False, pnet_rand=on_meta)
+        self.network = lpips.LPIPS(
+            net="vgg", verbose=False, pnet_rand=on_meta, pretrained=not on_meta
+        )
         self.network.requires_grad_(requires_grad=False)  # lpips leaves its 1x1 heads trainable
 
     def train(self, mode: bool = True) -> Self:

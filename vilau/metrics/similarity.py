@@ -70,7 +70,7 @@ def perceptual_distance(
         raise CheckpointError(
             f"The {backbone} weights of LPIPS are missing: put torchvision's {path.name} at "
             f"{path}, or set lpips: "
-            "false and compare reconstructions by PSNR, SSIM and rFID alone."
+            "null and compare reconstructions by PSNR, SSIM and rFID alone."
         )
     metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone, reduction="mean")
     return metric.requires_grad_(False)

@@ -119,7 +119,6 @@ def quiet_lightning() -> None:
     """Keep Lightning's tips and hardware lines out of the log; its warnings stay."""
     for name in _CHATTY_LOGGERS:
         logging.getLogger(f"lightning.{name}").addFilter(_no_chatter)
-    warnings.filterwarnings("ignore", message=".*LightningCLI's args parameter.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
 
 

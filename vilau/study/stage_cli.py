@@ -72,6 +72,10 @@ class StageCLI(LightningCLI):
             "--threads", type=int | None, default=None, help="CPU threads to compute with"
         )
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the config given, whatever the command line of this process says."""
+        self.config = parser.parse_object(args)
+
     def instantiate_classes(self) -> None:
         """Build nothing yet: the caller chooses between ``build`` and ``build_parts``."""
 

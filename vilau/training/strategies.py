@@ -8,7 +8,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 ENTRY_POINTS = (
     "training_step", "validation_step", "test_step", "predict_step",
-    "text_features", "reconstruct_by_depth", "draw", "answer",
+    "text_features", "reconstruct_by_depth", "draw", "answer", "compared_losses",
 )  # fmt: skip
 """How Lightning and callbacks enter a module: FSDP gathers its weights when one of these begins."""
 

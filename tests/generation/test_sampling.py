@@ -1,0 +1,83 @@
+import pytest
+import torch
+
+from vilau.generation.guidance import guide
+from vilau.generation.sampling import draw, filter_probabilities, image_seed, row_uniforms
+
+PROBS = torch.tensor([[0.05, 0.5, 0.2, 0.25], [0.97, 0.01, 0.01, 0.01]])
+LOGITS = PROBS.log()
+
+
+def test_without_filters_it_is_softmax_at_a_temperature():
+    torch.testing.assert_close(filter_probabilities(LOGITS), PROBS)
+    warm = filter_probabilities(LOGITS, temperature=2.0)
+    torch.testing.assert_close(warm, (LOGITS / 2).softmax(dim=-1))
+
+
+def test_top_k_keeps_the_likeliest_and_renormalises():
+    kept = filter_probabilities(LOGITS, top_k=2)
+    torch.testing.assert_close(kept[0], torch.tensor([0, 0.5, 0, 0.25]) / 0.75)
+    assert (kept.count_nonzero(dim=-1) >= 2).all()
+
+
+@pytest.mark.parametrize("top_k", [0, -1, 4, 900])
+def test_top_k_of_all_or_none_filters_nothing(top_k):
+    torch.testing.assert_close(filter_probabilities(LOGITS, top_k=top_k), PROBS)
+
+
+@pytest.mark.parametrize(
+    ("top_p", "kept"),
+    [(0.4, [1]), (0.6, [1, 3]), (0.76, [1, 2, 3]), (1.0, [0, 1, 2, 3])],
+)
+def test_top_p_keeps_the_choice_that_crosses_p(top_p, kept):
+    found = filter_probabilities(LOGITS[:1], top_p=top_p)[0]
+    assert found.nonzero()[:, 0].tolist() == kept
+    torch.testing.assert_close(found[kept], PROBS[0, kept] / PROBS[0, kept].sum())
+
+
+def test_top_p_always_keeps_the_first_and_counts_after_top_k():
+    assert filter_probabilities(LOGITS, top_p=1e-6)[1].tolist() == [1.0, 0, 0, 0]
+    # After top-2 the first has 2/3 of what is left, so p = 0.65 is crossed at once.
+    both = filter_probabilities(LOGITS[:1], top_k=2, top_p=0.65)[0]
+    assert both.tolist() == [0, 1.0, 0, 0]
+
+
+def test_draws_follow_the_probabilities():
+    probs = torch.tensor([0.3, 0.0, 0.05, 0.25, 0.1, 0.3])
+    uniforms = row_uniforms([7], 20_000, torch.device("cpu"))[0]
+    drawn = draw(probs.expand(20_000, 6), uniforms)
+    counts = drawn.bincount(minlength=6).double()
+    assert counts[1] == 0
+    expected = probs.double() * 20_000
+    allowed = probs > 0
+    statistic = ((counts - expected).square() / expected)[allowed].sum()
+    assert statistic < 18.5  # the 99.9 % point of chi-square with 4 degrees of freedom
+
+
+def test_draws_at_the_ends_of_the_unit_interval():
+    probs = torch.tensor([[0.0, 0.4, 0.6, 0.0]]).expand(2, 4)
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    assert draw(probs, ends).tolist() == [1, 2]
+
+
+def test_a_row_depends_on_its_own_seed_alone():
+    alone = row_uniforms([5], 8, torch.device("cpu"))
+    among = row_uniforms([3, 5, 9], 8, torch.device("cpu"))
+    assert torch.equal(alone[0], among[1])
+    assert not torch.equal(among[0], among[1])
+    assert among.min() >= 0
+    assert among.max() < 1
+
+
+def test_image_seeds_differ_by_run_and_by_image():
+    seeds = {image_seed(run, image) for run in range(20) for image in range(50)}
+    assert len(seeds) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert image_seed(1, 11) != image_seed(11, 1)
+
+
+def test_guidance_moves_away_from_the_unconditional():
+    conditional, unconditional = torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0])
+    assert torch.equal(guide(conditional, unconditional, 1.0), conditional)
+    assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)
+    assert guide(conditional, unconditional, 3.0).tolist() == [2.0, 0.0]

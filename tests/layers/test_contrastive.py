@@ -1,0 +1,51 @@
+import math
+
+import torch
+import torch.nn.functional as F
+
+from vilau.layers.contrastive import sigmoid_contrastive_loss
+
+
+def slow_loss(images, texts, scale, bias, matches):
+    total = 0.0
+    for i, image in enumerate(images):
+        for j, text in enumerate(texts):
+            logit = math.exp(scale) * float(image @ text) + bias
+            sign = 1.0 if matches[i][j] else -1.0
+            total += math.log1p(math.exp(-sign * logit))
+    return total / len(images)
+
+
+def sides(count=5, width=6):
+    torch.manual_seed(0)
+    return (F.normalize(torch.randn(count, width), dim=-1) for _ in range(2))
+
+
+def test_equals_a_double_loop_over_the_diagonal():
+    images, texts = sides()
+    scale, bias = torch.tensor(1.3), torch.tensor(-2.0)
+    loss = sigmoid_contrastive_loss(images, texts, logit_scale=scale, logit_bias=bias)
+    diagonal = [[i == j for j in range(5)] for i in range(5)]
+    torch.testing.assert_close(float(loss), slow_loss(images, texts, 1.3, -2.0, diagonal))
+
+
+def test_every_true_caption_is_a_positive():
+    images, texts = sides()
+    matches = torch.eye(5, dtype=torch.bool)
+    matches[0, 3] = matches[4, 1] = True
+    settings = {"logit_scale": torch.tensor([1.3]), "logit_bias": torch.tensor([-2.0])}
+    loss = sigmoid_contrastive_loss(images, texts, matches_BB=matches, **settings)
+    torch.testing.assert_close(
+        float(loss), slow_loss(images, texts, 1.3, -2.0, matches.tolist()), rtol=1e-5, atol=1e-6
+    )
+    assert loss != sigmoid_contrastive_loss(images, texts, **settings)
+
+
+def test_gradient_pulls_matches_together():
+    images, texts = sides()
+    images.requires_grad_()
+    loss = sigmoid_contrastive_loss(
+        images, texts, logit_scale=torch.tensor(0.0), logit_bias=torch.tensor(0.0)
+    )
+    loss.backward()
+    assert float((images.grad[0] * texts[0]).sum()) < 0  # descending raises their product

@@ -1,0 +1,145 @@
+import pytest
+import torch
+
+from tests.models import tiny
+from vilau.errors import DataError
+from vilau.models.language import text_tokenizer
+from vilau.models.vila_u.config import PromptConfig
+from vilau.models.vila_u.sequence import SequenceLayout, turns
+from vilau.types import Document, ImageSegment, TextSegment
+
+P = 3
+WORDS = text_tokenizer(tiny.language())
+SYSTEM = "a red circle."
+
+
+def layout(system: str = "") -> SequenceLayout:
+    return SequenceLayout(WORDS, PromptConfig(system=system), num_positions=P)
+
+
+def shown(laid, row=0, only=None) -> str:
+    """The row as text, with * for each visual position; ``only`` picks positions."""
+    starts = {
+        int(s): bool(t)
+        for r, s, t in zip(laid.span_rows, laid.span_starts, laid.span_targets, strict=True)
+        if r == row
+    }
+    pieces, visual = [], {s + i for s in starts for i in range(P)}
+    for column, token in enumerate(laid.ids[row].tolist()):
+        if laid.mask[row, column] and (only is None or only[row, column]):
+            pieces.append("*" if column in visual else WORDS.decode([token]))
+    return "".join(pieces)
+
+
+def test_a_drawing_is_asked_for_by_the_user_and_drawn_by_the_assistant():
+    laid = layout(SYSTEM).lay_out([tiny.drawing(7, "a blue square")])
+    assert shown(laid) == (
+        "<s>a red circle. USER: a blue square ASSISTANT:<im_start>***<im_end></s>"
+    )
+    assert shown(laid, only=laid.targets) == "<im_start><im_end></s>"
+    start = int(laid.span_starts[0])
+    assert laid.ids[0, start - 1] == WORDS.convert_tokens_to_ids("<im_start>")
+    assert laid.ids[0, start + P] == WORDS.convert_tokens_to_ids("<im_end>")
+    assert laid.span_images.tolist() == [7]
+    assert laid.span_targets.tolist() == [True]
+
+
+def test_a_caption_is_the_answer_to_an_image():
+    laid = layout().lay_out([tiny.caption(2, "a blue square")])
+    assert shown(laid) == (
+        "<s>USER:<im_start>***<im_end> describe it ASSISTANT: a blue square</s>"
+    )
+    assert shown(laid, only=laid.targets) == " a blue square</s>"
+    assert laid.span_targets.tolist() == [False]
+
+
+def test_turns_follow_one_another_with_one_system_sentence():
+    document = Document(
+        (
+            ImageSegment(0),
+            TextSegment("a"),
+            TextSegment("red", target=True),
+            TextSegment("two"),
+            TextSegment("blue", target=True),
+        )
+    )
+    laid = layout(SYSTEM).lay_out([document])
+    assert shown(laid) == (
+        "<s>a red circle. USER:<im_start>***<im_end> a ASSISTANT: red</s>"
+        "USER: two ASSISTANT: blue</s>"
+    )
+    assert shown(laid, only=laid.targets) == " red</s> blue</s>"
+
+
+def test_a_bare_document_has_no_turns_and_bears_loss_where_it_says():
+    document = Document(
+        (TextSegment("a red", target=True), ImageSegment(0), TextSegment("circle", target=True)),
+        chat=False,
+    )
+    laid = layout(SYSTEM).lay_out([document])
+    assert shown(laid) == "<s> a red<im_start>***<im_end> circle"
+    assert shown(laid, only=laid.targets) == " a red circle"
+
+
+def test_an_emptied_caption_is_the_null_prompt_of_drawing():
+    document = Document((TextSegment(""), ImageSegment(0, target=True)))
+    laid = layout(SYSTEM).lay_out([document])
+    assert shown(laid) == "<s>a red circle. USER:ASSISTANT:<im_start>***<im_end></s>"
+    null = layout(SYSTEM).drawing_prompts([""])
+    assert shown(null) == "<s>a red circle. USER:ASSISTANT:<im_start>"
+
+
+def test_empty_words_beside_an_image_leave_nothing_behind():
+    document = Document((ImageSegment(0), TextSegment(" "), ImageSegment(1, target=True)))
+    assert shown(layout().lay_out([document])) == (
+        "<s>USER:<im_start>***<im_end> ASSISTANT:<im_start>***<im_end></s>"
+    )
+
+
+def test_drawing_prompts_pad_on_the_left_and_end_at_the_start_mark():
+    laid = layout().drawing_prompts(["a red circle", ""])
+    gap = int((laid.mask[1] == 0).sum())
+    assert gap > 0
+    assert laid.mask[1].tolist() == [0] * gap + [1] * (laid.ids.shape[1] - gap)
+    assert (laid.ids[:, -1] == WORDS.convert_tokens_to_ids("<im_start>")).all()
+    assert shown(laid, 0) == "<s>USER: a red circle ASSISTANT:<im_start>"
+    assert not laid.targets.any()
+
+
+def test_a_drawing_prompt_is_the_beginning_of_its_training_row():
+    prompt = layout(SYSTEM).drawing_prompts(["a blue square"]).ids[0]
+    row = layout(SYSTEM).lay_out([tiny.drawing(0, "a blue square")]).ids[0]
+    assert torch.equal(row[: len(prompt)], prompt)
+
+
+def test_question_prompts_show_their_own_image_and_end_at_the_assistant():
+    laid = layout().question_prompts(["how many squares", "red"], with_images=True)
+    assert shown(laid, 0) == "<s>USER:<im_start>***<im_end> how many squares ASSISTANT:"
+    assert shown(laid, 1) == "<s>USER:<im_start>***<im_end> red ASSISTANT:"
+    assert laid.span_images.tolist() == [0, 1]
+    for row, start in zip(laid.span_rows, laid.span_starts, strict=True):
+        assert laid.ids[row, start - 1] == WORDS.convert_tokens_to_ids("<im_start>")
+    without = layout().question_prompts(["red"], with_images=False)
+    assert shown(without) == "<s>USER: red ASSISTANT:"
+    assert len(without.span_rows) == 0
+
+
+def test_documents_pad_on_the_right_and_padding_bears_no_loss():
+    laid = layout().lay_out([tiny.drawing(0, "a red circle"), tiny.caption(1, "a")])
+    assert laid.mask.sum(dim=1).tolist()[0] != laid.mask.sum(dim=1).tolist()[1]
+    assert (laid.mask.diff(dim=1) <= 0).all()
+    assert not (laid.targets & (laid.mask == 0)).any()
+    assert laid.ids[laid.mask == 0].eq(0).all()
+
+
+def test_spans_name_row_place_and_image_of_every_image():
+    laid = layout().lay_out([tiny.caption(1), tiny.drawing(0)])
+    assert laid.span_rows.tolist() == [0, 1]
+    assert laid.span_images.tolist() == [1, 0]
+    assert laid.span_targets.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("segments", [(), (TextSegment("a"),), (TextSegment("b", target=True), TextSegment("a"))])
+def test_a_chat_without_an_answer_is_an_error(segments):
+    with pytest.raises(DataError, match="ends without a target segment; give its last turn an answer"):
+        turns(segments)
