@@ -313,5 +313,8 @@ def test_files_that_hold_no_conversations(
     (tmp_path / "chat.json").write_text(content)
     with pytest.raises(DataError, match=message):
         ready(Instructions(path=str(tmp_path / "chat.json")))
+    (tmp_path / "chat.json").write_bytes(b"\xff\xfe\xff")
+    with pytest.raises(DataError, match=r"chat.json is no UTF-8 text"):
+        ready(Instructions(path=str(tmp_path / "chat.json")))
     with pytest.raises(DataError, match=r"is a folder; give the .json or .jsonl file"):
         ready(Instructions(path=str(tmp_path)))

@@ -132,8 +132,19 @@ def test_centre_and_random_crops() -> None:
     assert ends == {75, 124}
 
 
+def test_drafts_of_photographs_look_alike() -> None:
+    data = encoded(picture(size=(1500, 1000)), quality=95)
+    assert open_rgb(data, at_least=128).size == (375, 250)
+    assert open_rgb(data, at_least=1500).size == (1500, 1000)
+    exact, draft = (
+        ImageTransform(64, draft=draft)(data, random.Random(0)).astype(int)
+        for draft in (False, True)
+    )
+    assert abs(exact - draft).max() <= 3
+
+
 def test_small_and_odd_images_reach_the_asked_size() -> None:
-    for size in [(1, 1), (3, 200), (200, 3), (63, 64), (64, 64)]:
+    for size in [(1, 1), (3, 200), (200, 3), (63, 64), (64, 64), (1, 60000)]:
         data = encoded(Image.new("RGB", size, (9, 8, 7)), "PNG")
         assert (ImageTransform(64)(data, random.Random(0)) == (9, 8, 7)).all()
 

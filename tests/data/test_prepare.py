@@ -260,6 +260,8 @@ def test_table_rows_without_partner(photos: Path, tmp_path: Path) -> None:
         "gone.jpg,x": r"t.csv:2: its image .*gone.jpg does not exist; complete",
         "p00.jpg,": r"t.csv:2 \(p00.jpg\): its caption is empty",
         ",x": r"t.csv:2: no image file is named",
+        f"{'long ' * 99},x": r"t.csv:2: its image .*long does not exist",
+        "https://a.b/c.jpg,x": r"t.csv:2: https://a.b/c.jpg is a web address, but nothing is down",
     }.items():
         table.write_text(f"file_name,text\n{row}\n")
         with pytest.raises(DataError, match=message):
@@ -328,6 +330,15 @@ def test_tables_in_another_encoding_or_with_images_inside(tmp_path: Path) -> Non
     parquet.write_table(table, tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"column image of type binary; it must hold the paths"):
         find_source(str(tmp_path / "t.parquet"))
+
+
+def test_a_source_that_cannot_be_read(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def forbidden(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "rglob", forbidden)
+    with pytest.raises(DataError, match=r"photos cannot be read \(Permission denied\); allow"):
+        find_source(str(photos))
 
 
 def test_litdata_folders_that_do_not_fit(tmp_path: Path) -> None:

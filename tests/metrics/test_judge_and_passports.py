@@ -87,6 +87,8 @@ def test_judgement_of_a_scene() -> None:
     assert (swapped.exact, swapped.named_things) == (False, 1.0)
     assert judge_scene(things(("red", "star"), ("blue", "ring")), json.dumps([left])).exact
     assert judge_scene(things(), json.dumps([no_circle])).named_things is None
+    # A thing asked for twice counts once.
+    assert judge_scene(things(("blue", "ring")), json.dumps([star, left])).named_things == 0.5
 
 
 def test_what_cannot_be_judged_is_refused() -> None:

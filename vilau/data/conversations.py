@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os.path import isfile  # unlike Path.is_file, quiet about names that no file can have
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def conversation_source(path: Path, image_folder: Path | None = None) -> Source:
                 f"{name} has the image {str(image)[:60]}; write the path of one image file."
             )
         file = folder / image
-        if file.is_file():
+        if isfile(file):
             source.items.append(Item(f"{file} ({name})", texts, StoredFile(str(file))))
             source.files.append(file)
         else:
@@ -46,7 +47,10 @@ def conversation_source(path: Path, image_folder: Path | None = None) -> Source:
 
 
 def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    text = path.read_text(encoding="utf-8-sig")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
     if path.suffix.lower() == ".jsonl":
         rows = list(jsonl_rows(path, text.splitlines()))
     else:

@@ -78,7 +78,8 @@ def class_source(folder: Path) -> Source:
     source = Source(f"class folders in {folder}")
     for inner in sorted(path for path in folder.iterdir() if path.is_dir()):
         name = names.get(inner.name, inner.name.replace("_", " "))
-        images = sorted(p for p in inner.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = sorted(path for path in inner.rglob("*") if path.is_file())
+        images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
         source.items += [
             Item(str(path), (name, inner.name), StoredFile(str(path))) for path in images
         ]
@@ -94,7 +95,11 @@ def class_source(folder: Path) -> Source:
 def _class_names(path: Path) -> dict[str, str]:
     if not path.exists():
         return {}
-    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
+    lines = (line.split(maxsplit=1) for line in text.splitlines())
     return {line[0]: line[1].split(",")[0].strip() for line in lines if len(line) == 2}
 
 

@@ -74,7 +74,7 @@ class ImageTextPairs(StreamedDataModule):
         self.zero_shot, self.zero_shot_per_class = zero_shot, zero_shot_per_class
         drawn = path == WORLD_PATH
         self._train_transform = ImageTransform(
-            image_size, random_crop and not drawn, random_flip and not drawn
+            image_size, random_crop and not drawn, random_flip and not drawn, draft=True
         )
 
     def setup(self, stage: str | None = None) -> None:

@@ -146,17 +146,18 @@ class Instructions(StreamedDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
-        return self._train_loader(self._batches(self._split.train), self._split)
+        return self._train_loader(self._batches(self._split.train, draft=True), self._split)
 
     def val_dataloader(self) -> FixedLoader:
         """Loader of ``MultimodalBatch`` over a fixed set."""
-        return self._fixed_loader(self._batches(self._split.val), self._split.val_indices)
+        batches = self._batches(self._split.val, draft=False)
+        return self._fixed_loader(batches, self._split.val_indices)
 
-    def _batches(self, source: ShardSet) -> InstructionBatches:
+    def _batches(self, source: ShardSet, *, draft: bool) -> InstructionBatches:
         # A crop may cut off what a question asks about, so even training images keep their centre.
         return InstructionBatches(
             source,
-            ImageTransform(self.image_size),
+            ImageTransform(self.image_size, draft=draft),
             self.world.level,
             self.turns_per_image,
             self.drawing_share,

@@ -11,7 +11,11 @@ from typing import Any, Protocol
 from vilau.data.images import UnreadableImageError, encode_image, encode_png, storable
 from vilau.data.shards import ShardSet
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
+    ".jfif", ".avif", ".ppm", ".pgm", ".heic",
+)  # fmt: skip
+"""Files taken for images. What Pillow cannot decode among them is listed as unreadable."""
 IMAGE_FIELDS = ("file_name", "image", "image_path", "filepath", "path", "filename", "file", "img")
 TEXT_FIELDS = ("text", "caption", "captions", "texts", "title", "prompt", "description")
 

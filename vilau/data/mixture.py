@@ -156,7 +156,9 @@ class MultimodalMixture(StreamedDataModule):
         self.path, self.world, self.captions, self.prompts = path, world, captions, prompts
         self.validation, self.validation_share = validation, validation_share
         self.num_val_samples = num_val_samples
-        self._train_transform = ImageTransform(image_size, random_crop and path != WORLD_PATH)
+        self._train_transform = ImageTransform(
+            image_size, random_crop and path != WORLD_PATH, draft=True
+        )
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets and fix which samples are for training and for validation."""

@@ -40,6 +40,15 @@ def find_source(path: str, *, kind: str = PAIRS, image_folder: str | None = None
     Raises:
         DataError: the path is missing, empty, of an unknown form or damaged.
     """
+    try:
+        return _found(path, kind, image_folder)
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); allow reading it, or give another path."
+        ) from error
+
+
+def _found(path: str, kind: str, image_folder: str | None) -> Source:
     place = Path(path).expanduser()
     folder = Path(image_folder).expanduser() if image_folder else None
     if folder is not None and not folder.is_dir():

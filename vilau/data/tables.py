@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from os.path import isfile  # unlike Path.is_file, quiet about names that no file can have
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,9 @@ def _add_row(source: Source, where: str, name: Any, text: Any, folder: Path) -> 
     texts = clean_texts(text)
     if not texts:
         source.unpaired.append((f"{where} ({name})", "its caption is empty"))
-    elif not image.is_file():
+    elif name.startswith(("http://", "https://")):
+        source.unpaired.append((where, f"{name} is a web address, but nothing is downloaded"))
+    elif not isfile(image):
         source.unpaired.append((where, f"its image {image} does not exist"))
     else:
         source.items.append(Item(str(image), texts, StoredFile(str(image))))

@@ -89,18 +89,12 @@ def judge_scene(scene: Scene, requirements_json: str) -> Judgement:
             "see; leave out the skill 'part relation' or draw prompts of level base."
         )
     held = judge(scene, requirements)
-    wanted = [looks for one in requirements for looks in _named_looks(one)]
-    there = [
-        any(
-            thing.shape == looks["shape"] and thing.color == looks["color"]
-            for thing in scene.things
-        )
-        for looks in wanted
-    ]
+    wanted = {pair for requirement in requirements for pair in _named_pairs(requirement)}
+    there = wanted & {(thing.shape, thing.color) for thing in scene.things}
     return Judgement(
         exact=all(held),
         soft=sum(held) / len(held),
-        named_things=sum(there) / len(there) if there else None,
+        named_things=len(there) / len(wanted) if wanted else None,
     )
 
 
@@ -164,8 +158,8 @@ def _scene(record: dict[str, Any]) -> Scene:
     return Scene(things=things, background=record["background"], image_size=record["image_size"])
 
 
-def _named_looks(requirement: Requirement) -> list[dict[str, str]]:
+def _named_pairs(requirement: Requirement) -> list[tuple[str, str]]:
     counted = requirement.kind == "count" and requirement.op != "<=" and requirement.value > 0
     looks = [requirement.a] if requirement.kind in PRESENT or counted else []
     looks += [requirement.b] if requirement.kind in PRESENT_BOTH else []
-    return [dict(one) for one in looks if "shape" in one and "color" in one]
+    return [(one["shape"], one["color"]) for one in looks if "shape" in one and "color" in one]

@@ -1,0 +1,154 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from tests.models import tiny
+from vilau.errors import ConfigError
+from vilau.layers.pixels import to_float
+from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
+from vilau.models.vila_u.tower import VisionTower
+
+
+@pytest.fixture(scope="module")
+def tower():
+    return tiny.tower()
+
+
+@pytest.fixture(scope="module")
+def pixels():
+    return to_float(tiny.images(3))
+
+
+def test_codes_have_the_announced_shape_and_range(tower, pixels):
+    spec, codes = tower.spec, tower.encode(pixels)
+    assert codes.shape == (3, spec.num_positions, spec.depth) == (3, 16, 3)
+    assert codes.dtype == torch.int64
+    assert 0 <= codes.min() <= codes.max() < spec.codebook_size == 24
+    assert tower.embed(codes).shape == (3, 16, spec.embed_dim)
+    assert tower.decode(codes).shape == (3, 3, spec.image_size, spec.image_size)
+    assert len(codes.unique()) > 8
+
+
+def test_features_are_those_before_the_last_block_without_a_norm(tower, pixels):
+    seen = tower.siglip.vision_model(pixel_values=pixels, output_hidden_states=True)
+    torch.testing.assert_close(tower.features(pixels), seen.hidden_states[-2])
+
+
+def test_pooling_of_unquantised_features_is_siglips_own(tower, pixels):
+    whole = tower.siglip.vision_model(pixel_values=pixels).pooler_output
+    pooled = tower.pooled(tower.features(pixels))
+    torch.testing.assert_close(pooled, F.normalize(whole, dim=-1))
+    torch.testing.assert_close(pooled.norm(dim=-1), torch.ones(3))
+
+
+def test_image_features_are_pooled_from_the_quantised_features(tower, pixels):
+    from_codes = tower.pooled(tower.embed(tower.encode(pixels)))
+    assert torch.equal(tower.image_features(pixels), from_codes)
+    assert not torch.allclose(from_codes, tower.pooled(tower.features(pixels)), atol=1e-3)
+
+
+def test_text_features_are_normalised_and_do_not_depend_on_the_batch(tower):
+    both = tower.text_features(["a red circle", "a blue square left of a green star"])
+    torch.testing.assert_close(both[:1], tower.text_features(["A red circle."]))
+    torch.testing.assert_close(both.norm(dim=-1), torch.ones(2))
+
+
+def test_decoding_codes_equals_the_reconstruction(tower, pixels):
+    seen = tower(pixels)
+    assert torch.equal(tower.decode(seen.quantized.codes), seen.images)
+
+
+def test_positions_are_in_raster_order(tower, pixels):
+    """Painting over the top right cell changes the features there most."""
+    painted = pixels.clone()
+    painted[:, :, :4, 12:] = 1.0
+    moved = (tower.features(painted) - tower.features(pixels)).square().sum(dim=-1).mean(dim=0)
+    assert int(moved.argmax()) == 3
+    features = torch.zeros(1, 16, 32)
+    features[0, 3] = 5.0
+    response = (tower.pixels(features) - tower.pixels(torch.zeros(1, 16, 32))).abs().sum(dim=1)[0]
+    corner = response[:8, 8:].mean()
+    assert corner > response[8:, :8].mean()
+
+
+def test_reconstructions_by_depth_use_the_first_codes(tower, pixels):
+    images = tower.reconstruct_by_depth(pixels)
+    codes = tower.encode(pixels)
+    assert images.shape == (3, 3, 3, 16, 16)
+    for d in range(3):
+        assert torch.equal(images[d], tower.decode(codes, upto=d + 1))
+    assert not torch.equal(images[0], images[2])
+
+
+def test_a_larger_grid_is_resized_before_decoding():
+    torch.manual_seed(0)
+    sizes = tiny.sizes(image_size=20)  # 5 x 5 cells, decoded on 4 x 4: 16 pixels do not fit
+    config = TowerConfig(vars(sizes), tiny.quantizer(), tiny.decoder(latent_grid=4))
+    with pytest.raises(ConfigError, match="4-cell grid into 16 pixels instead of 20"):
+        VisionTower(config)
+    config = TowerConfig(vars(sizes), tiny.quantizer(), tiny.decoder(latent_grid=5))
+    tower, features = VisionTower(config).eval(), torch.randn(1, 25, 32)
+    tower.config.decoder.latent_grid = 4
+    grid = features.transpose(1, 2).reshape(1, 32, 5, 5)
+    small = F.interpolate(grid, size=(4, 4), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(
+        tower.pixels(features), tower.decoder(tower.post_quant_conv(small))
+    )
+
+
+def test_frozen_parts_get_no_gradient(pixels):
+    tower = tiny.tower()
+    tower.freeze_text()
+    loss = (tower.image_features(pixels) @ tower.text_features(["a"]).t()).sum()
+    (loss * tower.siglip.logit_scale).sum().backward()
+    assert all(p.grad is None for p in tower.siglip.text_model.parameters())
+    assert tower.siglip.vision_model.head.probe.grad is not None
+
+
+def test_every_trained_weight_is_reached_without_the_contrastive_loss(pixels):
+    tower = tiny.tower()
+    tower.freeze_alignment()
+    seen = tower(pixels)
+    (seen.images.square().mean() + seen.quantized.commitment_loss).backward()
+    for name, parameter in tower.named_parameters():
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_every_method_works_in_other_dtypes(dtype, pixels):
+    tower = tiny.tower().to(dtype)
+    codes = tower.encode(pixels)
+    assert torch.equal(tower.embed(codes), tower.quantize(pixels).features)
+    assert tower.embed(codes).dtype == dtype
+    assert tower.decode(codes).isfinite().all()
+    assert tower.image_features(pixels).isfinite().all()
+    assert tower.text_features(["a red circle"]).isfinite().all()
+    share = (codes == tiny.tower().encode(pixels)).float().mean()
+    assert share > 0.6
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: tiny.decoder(multipliers=(1, 1)), "has 2 levels.*into 8 pixels instead of 16"),
+        (lambda: tiny.decoder(output_patch=2), "into 32 pixels instead of 16"),
+    ],
+)
+def test_decoder_levels_must_reach_the_image_size(build, message):
+    with pytest.raises(ConfigError, match=message):
+        VisionTower(TowerConfig(vars(tiny.sizes()), tiny.quantizer(), build()))
+
+
+def test_groups_must_divide_channels():
+    with pytest.raises(ConfigError, match=r"norm_groups is 32.*48 channels \(48 x 1\); write 16"):
+        DecoderConfig(channels=48)
+
+
+@pytest.mark.parametrize("key", ["depth", "codebook_size"])
+def test_a_quantiser_of_nothing(key):
+    with pytest.raises(ConfigError, match=f"quantizer.{key} is 0; write 1 or more"):
+        QuantizerConfig(**{key: 0})
+
+
+def test_config_survives_json(tower):
+    assert TowerConfig.from_dict(tower.config.to_dict()) == tower.config
