@@ -24,7 +24,9 @@ from vilau.study.processes import die_with_parent
 from vilau.study.schema import COMMANDS
 from vilau.study.suggest import did_you_mean
 
-APPS: tuple[tuple[str, str, str], ...] = ()
+APPS: tuple[tuple[str, str, str], ...] = (
+    ("data", "vilau.apps.data", "turn images with captions into shards, and look at them"),
+)
 """Verbs of ``vilau.apps``: (verb, module, one line of help). A module has
 ``add_parser(subparsers) -> None`` and ``run(args) -> int``; it is imported for its own verb only."""
 

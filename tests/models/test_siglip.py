@@ -35,8 +35,8 @@ def theirs(tmp_path_factory):
 
 def test_starts_at_the_papers_scale_and_bias():
     model = build_siglip(tiny.sizes(), logit_bias=-3.0)
-    assert float(model.logit_scale.exp()) == pytest.approx(10, rel=1e-4)
-    assert float(model.logit_bias) == -3.0
+    assert model.logit_scale.exp().item() == pytest.approx(10, rel=1e-4)
+    assert model.logit_bias.item() == -3.0
 
 
 def test_a_transformers_folder_loads_with_its_sizes(theirs):

@@ -80,20 +80,18 @@ def test_reconstructions_by_depth_use_the_first_codes(tower, pixels):
     assert not torch.equal(images[0], images[2])
 
 
-def test_a_larger_grid_is_resized_before_decoding():
+def test_a_grid_is_resized_to_the_decoders():
+    """As in the 384-pixel model: 14-pixel patches leave a border out, and the grid fits no doubling."""
     torch.manual_seed(0)
-    sizes = tiny.sizes(image_size=20)  # 5 x 5 cells, decoded on 4 x 4: 16 pixels do not fit
-    config = TowerConfig(vars(sizes), tiny.quantizer(), tiny.decoder(latent_grid=4))
-    with pytest.raises(ConfigError, match="4-cell grid into 16 pixels instead of 20"):
-        VisionTower(config)
-    config = TowerConfig(vars(sizes), tiny.quantizer(), tiny.decoder(latent_grid=5))
-    tower, features = VisionTower(config).eval(), torch.randn(1, 25, 32)
-    tower.config.decoder.latent_grid = 4
-    grid = features.transpose(1, 2).reshape(1, 32, 5, 5)
-    small = F.interpolate(grid, size=(4, 4), mode="bilinear", align_corners=False)
-    torch.testing.assert_close(
-        tower.pixels(features), tower.decoder(tower.post_quant_conv(small))
-    )
+    sizes = tiny.sizes(image_size=32, patch_size=14)
+    decoder = tiny.decoder(latent_grid=4, multipliers=(1, 1, 1, 1))
+    tower = VisionTower(TowerConfig(vars(sizes), tiny.quantizer(), decoder)).eval()
+    seen = tower(torch.rand(2, 3, 32, 32))
+    assert seen.quantized.codes.shape == (2, 4, 3)
+    assert seen.images.shape == (2, 3, 32, 32)
+    grid = seen.quantized.features.transpose(1, 2).reshape(2, 32, 2, 2)
+    larger = F.interpolate(grid, size=(4, 4), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(seen.images, tower.decoder(tower.post_quant_conv(larger)))
 
 
 def test_frozen_parts_get_no_gradient(pixels):

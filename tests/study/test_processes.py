@@ -84,7 +84,7 @@ def test_stop_asks_first_and_kills_those_who_do_not_listen() -> None:
 
         def signal(self, number: int) -> None:
             self.signals.append(number)
-            if self.listens or number == signal.SIGKILL:
+            if self.code is None and (self.listens or number == signal.SIGKILL):
                 self.code = -number
 
     polite, deaf = Child(True), Child(False)

@@ -87,7 +87,7 @@ def prepare(source: Source, folder: Path, options: Options, *, kind: str = PAIRS
     items = list(source.items)
     random.Random(options.seed).shuffle(items)
     unreadable = list(source.unreadable)
-    spec = {"title": source.title, "image_size": options.image_size, "seed": options.seed}
+    spec = {"image_size": options.image_size, "seed": options.seed}
     writer = ShardWriter(folder, kind=kind, source=source.title, spec=spec)
     with writer:
         encoded = _encoded(items, options)

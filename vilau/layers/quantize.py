@@ -58,7 +58,7 @@ class ResidualQuantizer(nn.Module):
         """
         B, P, Z = features_BPZ.shape
         with torch.autocast(features_BPZ.device.type, enabled=False):
-            x = features_BPZ.float()
+            x = features_BPZ.float().contiguous()
             target = x.detach()
             residual = target.reshape(B * P, Z)
             total = torch.zeros_like(residual)

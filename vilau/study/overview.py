@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vilau.errors import VilauError
+from vilau.study.dotted import merged
 from vilau.study.load import load_study
 from vilau.study.plan import Options, Plan, Run, make_plan
 from vilau.study.run import run_title
 from vilau.study.store import Store, read_json
 
 COSTS = "vilau.costs"
-"""Module with ``estimate(stage_config: dict) -> dict | None``, free of torch; used if it is there."""
+"""The module that estimates: ``estimate(config) -> dict | None`` and ``shown(cost) -> texts``. It is
+reached by name, because this room knows no model, and it imports no torch either."""
 
 
 def plan_text(plan: Plan, store: Store) -> str:
@@ -30,11 +31,12 @@ def plan_text(plan: Plan, store: Store) -> str:
     )
     header = ["run", "stage", "state", "steps", "batch", "samples", "takes in"]
     rows = [_row(plan, store, run) for run in plan.runs.values()]
-    costs = [_costs(run) for run in plan.runs.values()]
+    costs = [_costs(plan, run) for run in plan.runs.values()]
     keys = list(dict.fromkeys(key for cost in costs for key in cost))
-    header[6:6] = [key.replace("_", " ") for key in keys]
+    keys = [key for key in keys if any(cost.get(key) for cost in costs)]
+    header[6:6] = keys
     for row, cost in zip(rows, costs, strict=True):
-        row[6:6] = [_amount(cost.get(key)) for key in keys]
+        row[6:6] = [cost.get(key) or "–" for key in keys]
     lines += ["", *columns([header, *rows])]
     todo = sum(store.metrics(name) is None for name in plan.runs)
     lines += ["", f"{len(plan.runs) - todo} finished, {todo} to run; runs folder {store.root}"]
@@ -110,13 +112,22 @@ def _state(store: Store, name: str) -> str:
     return "to run"
 
 
-def _costs(run: Run) -> dict[str, Any]:
-    """Return what ``vilau.costs`` knows of a stage, nothing where that module is not there."""
+def _costs(plan: Plan, run: Run) -> dict[str, str]:
+    """Return heading -> text of what a stage costs, nothing where that is not known."""
     if importlib.util.find_spec(COSTS) is None:
         return {}
-    estimate: Callable[[dict[str, Any]], dict[str, Any] | None]
-    estimate = importlib.import_module(COSTS).estimate
-    return estimate({"command": run.stage.command, **run.resolved.config}) or {}
+    costs = importlib.import_module(COSTS)
+    cost = costs.estimate(_with_inputs(plan, run))
+    return costs.shown(cost, accelerator=plan.trainer.get("accelerator")) if cost else {}
+
+
+def _with_inputs(plan: Plan, run: Run) -> dict[str, Any]:
+    """Return a stage's config with its machine, and the configs of the stages it takes in."""
+    config = {"command": run.stage.command, **run.resolved.config}
+    config["trainer"] = merged(config.get("trainer") or {}, plan.trainer)
+    inputs = {key: plan.runs[source] for key, source in run.inputs.items()}
+    config["inputs"] = {key: _with_inputs(plan, source) for key, source in inputs.items()}
+    return config
 
 
 def _amount(value: Any) -> str:

@@ -16,8 +16,9 @@ from vilau.study.events import Picture
 from vilau.study.figures import COLOURS, DPI
 from vilau.study.overview import short_count
 from vilau.study.page_style import CSS
-from vilau.study.results import Checked, Measured, Results, Row, show_number
+from vilau.study.results import Checked, Results, Row, show_number
 from vilau.study.schema import Column
+from vilau.study.table import WIDE, arrow
 
 
 @dataclass
@@ -108,55 +109,86 @@ def _header(results: Results) -> str:
 
 
 def _result(results: Results) -> str:
-    columns = results.plan.study.columns
-    if not columns:
+    if not results.plan.study.columns:
         return ""
-    head = "".join(
-        f"<th>{escape(heading)} {'↑' if column.higher_is_better else '↓'}"
-        f"<small>{escape(column.stage)}/{escape(column.metric)}</small></th>"
-        for heading, column in columns.items()
-    )
-    best = {heading: _best(results.ours, heading, column) for heading, column in columns.items()}
-    ours = "".join(
-        _row(row, columns, swatch=COLOURS[i % len(COLOURS)], best=best)
-        for i, row in enumerate(results.ours)
-    )
-    baselines = "".join(_row(row, columns) for row in results.baselines)
-    paper = "".join(_row(row, columns) for row in results.paper)
-    if paper:
-        paper = (
-            f'<tbody class="paper"><tr><th colspan="{len(columns) + 1}">From the paper · other data'
-            f" and size, for the direction only</th></tr>{paper}</tbody>"
-        )
-    if baselines:
-        baselines = f'<tbody class="baselines">{baselines}</tbody>'
+    table = _turned_table(results) if len(results.plan.study.columns) > WIDE else _table(results)
     notes = "".join(f"<li>{escape(note)}</li>" for note in results.notes())
+    hint = ""
+    if results.paper:
+        hint = (
+            '<p class="hint">The paper\'s numbers were measured on other data, at another size, in the'
+            " paper's unit: they stand apart and are there for the direction only.</p>"
+        )
     return (
-        '<section id="result"><h2>Result</h2><div class="card"><table><thead><tr><th></th>'
-        f'{head}</tr></thead><tbody class="ours">{ours}</tbody>{baselines}{paper}</table></div>'
+        f'<section id="result"><h2>Result</h2><div class="card">{table}</div>{hint}'
         f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
     )
 
 
-def _row(
-    row: Row, columns: dict[str, Column], *, swatch: str = "", best: dict[str, str] | None = None
-) -> str:
-    mark = f'<span class="swatch" style="background:{swatch}"></span>' if swatch else ""
-    cells = "".join(
-        _cell(row.cells.get(heading), column, best=(best or {}).get(heading) == row.name)
+def _table(results: Results) -> str:
+    """Return the table with a line per variant, baseline and line of the paper."""
+    columns = results.plan.study.columns
+    head = "".join(_heading(heading, column) for heading, column in columns.items())
+    body = ""
+    for kind, rows in _sections(results):
+        lines = "".join(
+            f"<tr><td>{_label(kind, row, number)}</td>"
+            + "".join(_cell(results, kind, row, heading) for heading in columns)
+            + "</tr>"
+            for number, row in enumerate(rows)
+        )
+        if kind == "paper" and rows:
+            lines = f'<tr><th colspan="{len(columns) + 1}">Printed in the paper</th></tr>{lines}'
+        body += f'<tbody class="{kind}">{lines}</tbody>' if rows else ""
+    return f"<table><thead><tr><th></th>{head}</tr></thead>{body}</table>"
+
+
+def _turned_table(results: Results) -> str:
+    """Return the table with a line per metric, for studies of many."""
+    columns = results.plan.study.columns
+    sections = [(kind, rows) for kind, rows in _sections(results) if rows]
+    head = "".join(
+        f'<th class="{kind}">{_label(kind, row, number)}'
+        f"{'<small>printed in the paper</small>' if kind == 'paper' else ''}</th>"
+        for kind, rows in sections
+        for number, row in enumerate(rows)
+    )
+    body = "".join(
+        f"<tr>{_heading(heading, column)}"
+        + "".join(_cell(results, kind, row, heading) for kind, rows in sections for row in rows)
+        + "</tr>"
         for heading, column in columns.items()
     )
-    return f"<tr><td>{mark}{escape(row.label)}</td>{cells}</tr>"
+    return f'<table class="turned"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
-def _cell(cell: Measured | None, column: Column, *, best: bool) -> str:
+def _sections(results: Results) -> list[tuple[str, list[Row]]]:
+    return [("ours", results.ours), ("baselines", results.baselines), ("paper", results.paper)]
+
+
+def _heading(heading: str, column: Column) -> str:
+    source = f"{escape(column.stage)}/{escape(column.metric)}"
+    return f"<th>{escape(heading)} {arrow(column)}<small>{source}</small></th>"
+
+
+def _label(kind: str, row: Row, number: int) -> str:
+    if kind != "ours":
+        return escape(row.label)
+    colour = COLOURS[number % len(COLOURS)]
+    return f'<span class="swatch" style="background:{colour}"></span>{escape(row.label)}'
+
+
+def _cell(results: Results, kind: str, row: Row, heading: str) -> str:
+    cell, column = row.cells.get(heading), results.plan.study.columns[heading]
     if cell is None or (cell.mean is None and not cell.short):
-        return '<td class="empty">–</td>'
+        return f'<td class="{kind} empty">–</td>'
     if cell.mean is None:
-        return f'<td class="empty" title="{escape(cell.note)}">{escape(cell.short)}</td>'
+        return f'<td class="{kind} empty" title="{escape(cell.note)}">{escape(cell.short)}</td>'
+    if kind == "paper":
+        return f'<td class="{kind}">{cell.mean:g}</td>'
     spread = f" <small>± {show_number(cell.sd, column)}</small>" if cell.sd is not None else ""
-    kind = ' class="best"' if best else ""
-    return f"<td{kind}>{show_number(cell.mean, column)}{spread}</td>"
+    best = " best" if kind == "ours" and _best(results.ours, heading, column) == row.name else ""
+    return f'<td class="{kind}{best}"><span>{show_number(cell.mean, column)}</span>{spread}</td>'
 
 
 def _best(rows: list[Row], heading: str, column: Column) -> str:

@@ -54,21 +54,22 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .6rem .95rem; text-align: right; white-space: nowrap; vertical-align: baseline; }
 th:first-child, td:first-child { text-align: left; }
 thead th { font-size: .86rem; font-weight: 640; border-bottom: 1px solid var(--line); }
-thead small, td small { color: var(--faint); font-weight: 400; font-size: .76rem; }
-thead small { display: block; font-family: ui-monospace, Menlo, monospace; font-size: .67rem; }
+td small { color: var(--faint); font-weight: 400; font-size: .76rem; }
 tbody + tbody td { border-top: 0; }
 tbody + tbody tr:first-child td, tbody + tbody tr:first-child th { border-top: 1px solid var(--line); }
-.ours td { font-size: 1.05rem; }
-.ours td:first-child { font-weight: 640; }
+td.ours { font-size: 1.05rem; }
+tbody.ours td:first-child { font-weight: 640; }
 .swatch { display: inline-block; width: .65rem; height: .65rem; border-radius: 3px; margin-right: .55rem; }
-.best { font-weight: 720; }
-.best::after { content: ""; display: block; height: 2px; border-radius: 2px; background: var(--accent);
-               width: 1.4em; margin: .12rem 0 0 auto; }
-.baselines td { color: var(--soft); font-size: .92rem; }
-.paper { background: var(--tint); }
-.paper td { color: var(--soft); font-size: .92rem; font-style: italic; }
-.paper th { text-align: left; font-size: .74rem; text-transform: uppercase; letter-spacing: .07em;
-            color: var(--faint); font-weight: 620; padding-bottom: .2rem; }
+.best span { font-weight: 720; border-bottom: 2px solid var(--accent); padding-bottom: 1px; }
+.baselines, tbody.baselines td:first-child { color: var(--soft); font-size: .92rem; }
+.paper { background: var(--tint); color: var(--soft); font-size: .92rem; font-style: italic; }
+tbody.paper th { text-align: left; font-size: .74rem; letter-spacing: .07em; color: var(--faint);
+                 text-transform: uppercase; font-style: normal; font-weight: 620; padding-bottom: .2rem; }
+th small { display: block; color: var(--faint); font-weight: 400; font-style: normal; font-size: .67rem;
+           font-family: ui-monospace, Menlo, monospace; }
+.turned tbody th { font-weight: 600; font-size: .92rem; }
+.turned th, .turned td { padding-block: .38rem; border-top: 1px solid var(--line); }
+.turned thead th { border-top: 0; vertical-align: bottom; }
 td.empty { color: var(--faint); font-size: .86rem; font-style: italic; }
 .claims { list-style: none; margin: 0; padding: 0; display: grid; gap: .7rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }

@@ -12,7 +12,7 @@ from vilau.study.events import Events, read_events
 from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves
 from vilau.study.page import RunReport, StageReport, page_html
 from vilau.study.plan import Plan
-from vilau.study.results import Results
+from vilau.study.results import Results, deviation
 from vilau.study.store import Store, write_atomic, write_json
 from vilau.study.table import csv_table, markdown_table, results_json
 
@@ -166,4 +166,4 @@ def _colour(plan: Plan, run: str) -> str:
 
 
 def _mean_sd(values: list[float]) -> tuple[float, float]:
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+    return statistics.fmean(values), deviation(values) if len(values) > 1 else 0.0

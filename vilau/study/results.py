@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +36,13 @@ class Measured:
     @property
     def sd(self) -> float | None:
         """Sample standard deviation over seeds, or None for fewer than two."""
-        return statistics.stdev(self.values.values()) if len(self.values) > 1 else None
+        return deviation(list(self.values.values())) if len(self.values) > 1 else None
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the sample standard deviation; NaN where a value is not finite."""
+    mean = statistics.fmean(values)
+    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 @dataclass
@@ -251,11 +258,16 @@ def show_number(value: float | None, column: Column) -> str:
     return f"{value:.{decimals}f}"
 
 
-def show_cell(cell: Measured | None, column: Column) -> str:
-    """Return ``mean``, ``mean ± sd``, the short reason, or a dash for an empty cell."""
+def show_cell(cell: Measured | None, column: Column, *, printed: bool = False) -> str:
+    """Return ``mean``, ``mean ± sd``, the short reason, or a dash for an empty cell.
+
+    A ``printed`` number is the paper's and stands as it was written, in the paper's unit.
+    """
     if cell is None:
         return "–"
     if cell.mean is None:
         return cell.short or "–"
+    if printed:
+        return f"{cell.mean:g}"
     text = show_number(cell.mean, column)
     return text if cell.sd is None else f"{text} ± {show_number(cell.sd, column)}"

@@ -6,6 +6,7 @@ import dataclasses
 import importlib
 import logging
 import shlex
+import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,7 +140,8 @@ def _told(path: str, plan: Plan, store: Store, outcome: Outcome) -> Iterator[str
     whole = make_plan(plan.study, dataclasses.replace(plan.options, only=(), until=None))
     results = collect(whole, store, outcome.failed)
     if plan.study.columns:
-        yield f"\n{terminal_table(results)}\n"
+        width = shutil.get_terminal_size((120, 24)).columns
+        yield f"\n{terminal_table(results, width)}\n"
     if results.metrics:
         # matplotlib and TensorBoard's reader, only when there is something to draw
         report = importlib.import_module("vilau.study.report")

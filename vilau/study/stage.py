@@ -75,6 +75,9 @@ def _run(command: str, file: YamlFile, run_dir: Path) -> int:
     cli = StageCLI(file.data, lambda key: origins.get(key, file.name))
     if cli.config.threads:
         torch.set_num_threads(cli.config.threads)
+    # Deterministic algorithms are asked for by the machine; filling empty tensors costs time and
+    # would only hide a read of what was never written.
+    torch.utils.deterministic.fill_uninitialized_memory = False
     checkpoint = newest_checkpoint(run_dir / "checkpoints") if command == "fit" else None
     cli.build(
         run_dir,

@@ -5,32 +5,35 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vilau.study.results import Checked, Measured, Results, Row, show_cell
+from vilau.study.schema import Column
 
 
-def terminal_table(results: Results) -> str:
-    """Return the table with claims and notes as plain text."""
-    body = _grid(results)
-    widths = [max(len(line[i]) for line in body if line) for i in range(len(body[0]))]
-    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
-    lines = []
-    for line in body:
-        if not line:
-            lines.append(rule)
-            continue
-        first = line[0].ljust(widths[0])
-        cells = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
-        lines.append("  ".join([first, *cells]).rstrip())
+WIDE = 8
+"""More columns than this are printed as lines, one metric each."""
+
+_PAPER = "paper: "
+
+
+def terminal_table(results: Results, width: int = 120) -> str:
+    """Return the table with claims and notes as plain text.
+
+    A table wider than ``width`` characters is turned: a line per metric, a column per variant.
+    """
+    lines = _aligned(_grid(results))
+    if max(len(line) for line in lines) > width:
+        lines = _aligned(_turned(results))
     return "\n".join([*lines, *_below(results)])
 
 
 def markdown_table(results: Results) -> str:
     """Return the report's ``table.md``."""
-    header, *body = (line for line in _grid(results) if line)
     plan = results.plan
+    grid = _turned(results) if len(plan.study.columns) > WIDE else _grid(results)
+    header, *body = ([cell for cell in line if cell != "│"] for line in grid if line)
     lines = [f"# {plan.study.name}", ""]
     if plan.study.question:
         lines += [plan.study.question, ""]
@@ -106,22 +109,59 @@ def claim_line(checked: Checked) -> str:
     return f"{mark} {checked.claim.says}  ({checked.shown}{seeds})"
 
 
+def arrow(column: Column) -> str:
+    """Return which way is better."""
+    return "↑" if column.higher_is_better else "↓"
+
+
 def _grid(results: Results) -> list[list[str]]:
     """Return the table's lines of cells; an empty line stands for a rule."""
     columns = results.plan.study.columns
-    headings = [f"{h} {'↑' if c.higher_is_better else '↓'}" for h, c in columns.items()]
+    headings = [f"{h} {arrow(c)}" for h, c in columns.items()]
     lines: list[list[str]] = [[results.plan.study.name, *headings]]
-    titles = {"ours": "", "baselines": "", "paper": "paper: "}
     for kind, rows in _sections(results):
         if rows:
             lines.append([])
         lines += [
-            [
-                titles[kind] + row.label,
-                *(show_cell(row.cells.get(h), c) for h, c in columns.items()),
-            ]
+            [_title(kind, row), *(_text(kind, row, heading, columns) for heading in columns)]
             for row in rows
         ]
+    return lines
+
+
+def _turned(results: Results) -> list[list[str]]:
+    """Return the table with a line per metric; bars part ours, baselines and the paper."""
+    columns = results.plan.study.columns
+    sections = [(kind, rows) for kind, rows in _sections(results) if rows]
+    header = [results.plan.study.name]
+    lines = [[f"{heading} {arrow(column)}"] for heading, column in columns.items()]
+    for number, (kind, rows) in enumerate(sections):
+        bar = ["│"] if number else []
+        header += [*bar, *(_title(kind, row) for row in rows)]
+        for line, heading in zip(lines, columns, strict=True):
+            line += [*bar, *(_text(kind, row, heading, columns) for row in rows)]
+    return [header, [], *lines]
+
+
+def _title(kind: str, row: Row) -> str:
+    return f"{_PAPER}{row.label}" if kind == "paper" else row.label
+
+
+def _text(kind: str, row: Row, heading: str, columns: Mapping[str, Column]) -> str:
+    return show_cell(row.cells.get(heading), columns[heading], printed=kind == "paper")
+
+
+def _aligned(grid: list[list[str]]) -> list[str]:
+    widths = [max(len(line[i]) for line in grid if line) for i in range(len(grid[0]))]
+    rule = "─" * (sum(widths) + 2 * len(widths) - 2)
+    lines = []
+    for line in grid:
+        if not line:
+            lines.append(rule)
+            continue
+        first = line[0].ljust(widths[0])
+        cells = (text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
+        lines.append("  ".join([first, *cells]).rstrip())
     return lines
 
 

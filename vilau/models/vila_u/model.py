@@ -149,6 +149,11 @@ class VilaU(UnifiedModel):
 
     @torch.no_grad()
     def _tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        if not len(images):  # transformers' attention cannot reshape an empty batch
+            codes_NPD = images.new_zeros(
+                0, self.sequence.num_positions, self.head.depth, dtype=torch.int64
+            )
+            return codes_NPD, self.tokenizer.embed(codes_NPD)
         quantized = self.tokenizer.quantize(to_float(images))
         return quantized.codes, quantized.features
 

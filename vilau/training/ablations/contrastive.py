@@ -25,7 +25,7 @@ class ContrastiveAblation(TowerTraining):
     for the continuous features before quantisation.
     """
 
-    def __init__(self, *args: Any, measure_every_n_steps: int = 50, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, measure_every_n_steps: int = 100, **kwargs: Any) -> None:
         """See ``TowerTraining`` for the other arguments."""
         super().__init__(*args, **kwargs)
         self.remember(measure_every_n_steps=measure_every_n_steps)
