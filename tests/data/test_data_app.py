@@ -34,7 +34,7 @@ def test_prepare_and_show(photos: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "all files match their SHA-256 sums" in printed
     assert printed.count("21x16 photo number") == 3
     with Image.open(sheet) as image:
-        assert image.size == (8 * 96, 3 * 96)
+        assert image.size == (8 * 100, 3 * 100)
         assert len(set(image.convert("RGB").getdata())) > 1000
 
 

@@ -23,7 +23,9 @@ POSITIONS = (MASK.cumsum(dim=1) - 1).clamp(min=0)
 def test_lean_attention_equals_the_others_in_llama(other, extra):
     x = torch.randn(2, 6, 32, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        causal = [llama(name, **extra)(inputs_embeds=x).last_hidden_state for name in ("lean", other)]
+        causal = [
+            llama(name, **extra)(inputs_embeds=x).last_hidden_state for name in ("lean", other)
+        ]
         padded = [
             llama(name, **extra)(inputs_embeds=x, attention_mask=MASK, position_ids=POSITIONS)
             for name in ("lean", other)

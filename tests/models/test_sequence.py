@@ -46,9 +46,7 @@ def test_a_drawing_is_asked_for_by_the_user_and_drawn_by_the_assistant():
 
 def test_a_caption_is_the_answer_to_an_image():
     laid = layout().lay_out([tiny.caption(2, "a blue square")])
-    assert shown(laid) == (
-        "<s>USER:<im_start>***<im_end> describe it ASSISTANT: a blue square</s>"
-    )
+    assert shown(laid) == ("<s>USER:<im_start>***<im_end> describe it ASSISTANT: a blue square</s>")
     assert shown(laid, only=laid.targets) == " a blue square</s>"
     assert laid.span_targets.tolist() == [False]
 
@@ -139,7 +137,11 @@ def test_spans_name_row_place_and_image_of_every_image():
     assert laid.span_targets.tolist() == [False, True]
 
 
-@pytest.mark.parametrize("segments", [(), (TextSegment("a"),), (TextSegment("b", target=True), TextSegment("a"))])
+@pytest.mark.parametrize(
+    "segments", [(), (TextSegment("a"),), (TextSegment("b", target=True), TextSegment("a"))]
+)
 def test_a_chat_without_an_answer_is_an_error(segments):
-    with pytest.raises(DataError, match="ends without a target segment; give its last turn an answer"):
+    with pytest.raises(
+        DataError, match="ends without a target segment; give its last turn an answer"
+    ):
         turns(segments)

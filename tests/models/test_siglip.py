@@ -91,7 +91,9 @@ def test_pickled_weights_are_not_opened(theirs, tmp_path):
 
 
 def test_nowhere_to_be_found(tmp_path):
-    with pytest.raises(CheckpointError, match="nowhere are neither a local folder.*give the folder"):
+    with pytest.raises(
+        CheckpointError, match="nowhere are neither a local folder.*give the folder"
+    ):
         load_siglip(str(tmp_path / "nowhere"))
 
 
@@ -129,7 +131,10 @@ def test_captions_end_with_the_end_token_even_when_cut():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"image_size": 250, "patch_size": 16}, "image_size is 250, which 16-pixel.*write 240 or 256"),
+        (
+            {"image_size": 250, "patch_size": 16},
+            "image_size is 250, which 16-pixel.*write 240 or 256",
+        ),
         ({"num_heads": 3}, "siglip.num_heads is 3.*hidden_size 32; write a divisor of 32"),
         ({"text_heads": 5}, "siglip.text_heads is 5"),
         ({"num_layers": 1}, "siglip.num_layers is 1.*write 2 or more"),

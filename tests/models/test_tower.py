@@ -126,15 +126,19 @@ def test_every_method_works_in_other_dtypes(dtype, pixels):
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("decoder", "message"),
     [
-        (lambda: tiny.decoder(multipliers=(1, 1)), "has 2 levels.*into 8 pixels instead of 16"),
-        (lambda: tiny.decoder(output_patch=2), "into 32 pixels instead of 16"),
+        (tiny.decoder(multipliers=(1, 1)), "has 2 levels.*4-cell grid into 8 pixels instead of 16"),
+        (tiny.decoder(output_patch=2), "into 32 pixels instead of 16"),
+        (tiny.decoder(latent_grid=3), "3-cell grid into 12 pixels instead of 16"),
     ],
 )
-def test_decoder_levels_must_reach_the_image_size(build, message):
+def test_a_trained_decoder_must_reach_the_image_size(tmp_path, decoder, message):
+    source = tiny.siglip_folder(tmp_path)
     with pytest.raises(ConfigError, match=message):
-        VisionTower(TowerConfig(vars(tiny.sizes()), tiny.quantizer(), build()))
+        VisionTower.from_siglip(source, quantizer=tiny.quantizer(), decoder=decoder)
+    built = VisionTower.from_siglip(source, quantizer=tiny.quantizer(), decoder=tiny.decoder())
+    assert built.config.siglip["tokenizer"] == "world-tokenizer"
 
 
 def test_groups_must_divide_channels():

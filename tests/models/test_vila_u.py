@@ -49,7 +49,11 @@ def slow_losses(model, pieces, targets, images):
     vectors, ids = embedded(model, pieces, codes)
     bears = []
     for piece, target in zip(pieces, targets, strict=True):
-        size = 16 if isinstance(piece, int) else len(model.words(piece, add_special_tokens=False)["input_ids"])
+        size = (
+            16
+            if isinstance(piece, int)
+            else len(model.words(piece, add_special_tokens=False)["input_ids"])
+        )
         bears += [target] * size
     hidden = model.language.model(inputs_embeds=vectors[None]).last_hidden_state[0]
     text, visual, place = 0.0, 0.0, 0
@@ -58,7 +62,9 @@ def slow_losses(model, pieces, targets, images):
         if not bears[column]:
             continue
         if ids[column] is None:
-            for d, logits in enumerate(depth_logits(model, hidden[column - 1], codes[image, place])):
+            for d, logits in enumerate(
+                depth_logits(model, hidden[column - 1], codes[image, place])
+            ):
                 visual -= logits.log_softmax(dim=-1)[codes[image, place, d]]
             place += 1
         else:
@@ -67,7 +73,10 @@ def slow_losses(model, pieces, targets, images):
     return text, visual
 
 
-DRAWING = (["<s>USER:", " a red circle", " ASSISTANT:", "<im_start>", 0, "<im_end></s>"], [0, 0, 0, 1, 1, 1])
+DRAWING = (
+    ["<s>USER:", " a red circle", " ASSISTANT:", "<im_start>", 0, "<im_end></s>"],
+    [0, 0, 0, 1, 1, 1],
+)
 CAPTION = (
     ["<s>USER:", "<im_start>", 1, "<im_end>", " describe it", " ASSISTANT:", " a blue square</s>"],
     [0, 0, 0, 0, 0, 0, 1],
@@ -92,7 +101,10 @@ def test_equals_a_slow_computation(model):
 
 
 def test_a_batch_is_the_sum_of_its_documents(model):
-    images, documents = tiny.images(2), [tiny.drawing(0), tiny.caption(1, "a green star left of it")]
+    images, documents = (
+        tiny.images(2),
+        [tiny.drawing(0), tiny.caption(1, "a green star left of it")],
+    )
     together = model.losses(MultimodalBatch(images, documents))
     alone = [model.losses(MultimodalBatch(images, [d])) for d in documents]
     for name in ("text", "visual"):

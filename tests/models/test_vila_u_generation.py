@@ -92,7 +92,11 @@ def test_greedy_answers_are_the_argmax_of_full_forwards(model):
             tokens.append(int(model.language.lm_head(hidden).argmax()))
             added = model.language.model.embed_tokens(torch.tensor([[tokens[-1]]]))
             inputs = torch.cat([inputs, added], dim=1)
-        expected = tokens[: tokens.index(model.words.eos_token_id)] if model.words.eos_token_id in tokens else tokens
+        expected = (
+            tokens[: tokens.index(model.words.eos_token_id)]
+            if model.words.eos_token_id in tokens
+            else tokens
+        )
         assert answer == model.words.decode(expected, skip_special_tokens=True).strip()
 
 
@@ -138,7 +142,9 @@ def test_sampled_answers_depend_on_their_seed_alone(model):
 def test_words_alone_and_images_give_different_answers_in_a_batch_of_any_size(model):
     images = to_float(tiny.images(3))
     many = model.generate_text(["what is it"] * 3, images, max_new_tokens=6)
-    assert many == [model.generate_text(["what is it"], i[None], max_new_tokens=6)[0] for i in images]
+    assert many == [
+        model.generate_text(["what is it"], i[None], max_new_tokens=6)[0] for i in images
+    ]
 
 
 def test_mixed_precision_agrees_with_the_plain_model(model):

@@ -99,7 +99,9 @@ def drawing(index: int, text: str = "a red circle") -> Document:
 
 
 def caption(index: int, text: str = "a blue square") -> Document:
-    return Document((ImageSegment(index), TextSegment("describe it"), TextSegment(text, target=True)))
+    return Document(
+        (ImageSegment(index), TextSegment("describe it"), TextSegment(text, target=True))
+    )
 
 
 def multimodal(seed: int = 0) -> MultimodalBatch:
@@ -122,5 +124,3 @@ def tower_folder(folder: Path, seed: int = 0) -> str:
 
 def optimizer(**changes: Any) -> OptimizerConfig:
     return OptimizerConfig(**{"learning_rate": 1e-3, "warmup_share": 0.0, **changes})
-
-

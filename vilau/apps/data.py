@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,8 +108,8 @@ def _size(record: Record) -> str:
 
 def _write_sheet(shards: ShardSet, path: Path, *, columns: int = 8, tile: int = 96) -> None:
     """Write up to ``columns * columns`` images, each cut to a square of ``tile`` pixels."""
-    import random
-
+    step = tile + 4
+    # Imported here for the same reason.
     from PIL import Image
 
     from vilau.data.cache import disk_errors
@@ -117,11 +118,11 @@ def _write_sheet(shards: ShardSet, path: Path, *, columns: int = 8, tile: int = 
     records = shards.read(range(min(columns * columns, len(shards))))
     images = [record.image for record in records if record.image]
     rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * tile, max(1, rows) * tile), "white")
+    sheet = Image.new("RGB", (columns * step, max(1, rows) * step), "white")
     transform = ImageTransform(tile)
     for number, data in enumerate(images):
         picture = Image.fromarray(transform(data, random.Random(0)))
-        sheet.paste(picture, (number % columns * tile, number // columns * tile))
+        sheet.paste(picture, (number % columns * step, number // columns * step))
     with disk_errors(path):
         sheet.save(path)
 

@@ -17,6 +17,8 @@ from vilau.study.store import Store, write_atomic, write_json
 from vilau.study.table import csv_table, markdown_table, results_json
 
 _MOST_PANELS = 9
+_TOGETHER = 6
+"""Up to so many panels, losses and measurements share one figure."""
 _REFERENCES = ("chance", "blind", "ceiling")
 _SPEED = re.compile(r"learning_rate|lr-|per_second|seconds|throughput|epoch$|memory|hp_metric")
 
@@ -73,9 +75,11 @@ def _add_curves(stage: StageReport, plan: Plan, events: dict[str, Events], folde
             groups["losses"].append(tag)
         else:
             groups["measurements"].append(tag)
+    if len(groups["losses"]) + len(groups["measurements"]) <= _TOGETHER:
+        groups["losses"] += groups.pop("measurements")
     captions = {
-        "losses": "Training, every step",
-        "measurements": "Validation, while training",
+        "losses": "While training",
+        "measurements": "Measured while training",
         "more": "Learning rate and speed",
     }
     for group, tags in groups.items():

@@ -33,10 +33,15 @@ class Measured:
         """Mean over seeds, or None."""
         return statistics.fmean(self.values.values()) if self.values else None
 
+    constant: bool = False
+    """The value does not hang on the seed (a written baseline, or one that came out equal)."""
+
     @property
     def sd(self) -> float | None:
-        """Sample standard deviation over seeds, or None for fewer than two."""
-        return deviation(list(self.values.values())) if len(self.values) > 1 else None
+        """Sample standard deviation over seeds, or None for constants and fewer than two."""
+        if self.constant or len(self.values) < 2:
+            return None
+        return deviation(list(self.values.values()))
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -150,19 +155,18 @@ class _Reader:
 
     def baseline(self, entry: Column | float) -> Measured:
         if not isinstance(entry, Column):
-            return Measured(dict.fromkeys(self.plan.seeds, float(entry)))
+            return Measured(dict.fromkeys(self.plan.seeds, float(entry)), constant=True)
         cells = [self.cell(variant, entry) for variant in self.plan.study.variants]
         filled = [cell for cell in cells if cell.values]
         if not filled:
             return cells[0]
-        seeds = {seed for cell in filled for seed in cell.values}
-        return Measured(
-            {
-                seed: statistics.fmean(c.values[seed] for c in filled if seed in c.values)
-                for seed in sorted(seeds)
-            },
-            passport=filled[0].passport,
-        )
+        seeds = sorted({seed for cell in filled for seed in cell.values})
+        means = {
+            seed: statistics.fmean(c.values[seed] for c in filled if seed in c.values)
+            for seed in seeds
+        }
+        constant = len(set(means.values())) == 1
+        return Measured(means, passport=filled[0].passport, constant=constant)
 
     def _one(self, variant: str, seed: int, column: Column) -> tuple[float | None, Any, str, str]:
         cell = self.plan.cell(variant, seed, column.stage)

@@ -56,14 +56,6 @@ class VisionTower(VisualTokenizer):
             decay=config.quantizer.decay,
             restart_unused_codes=config.quantizer.restart_unused_codes,
         )
-        decoder_grid = decoder.latent_grid or grid
-        pixels = decoder_grid * 2 ** (len(decoder.multipliers) - 1) * decoder.output_patch
-        if pixels != self.sizes.image_size:
-            raise ConfigError(
-                f"decoder.multipliers has {len(decoder.multipliers)} levels, which turn the {decoder_grid}-cell "
-                f"grid into {pixels} pixels instead of {self.sizes.image_size}; write as many levels as "
-                "doublings are needed (times decoder.output_patch), plus one."
-            )
         self.post_quant_conv = nn.Conv2d(width, decoder.z_channels, 1)
         self.decoder = ConvDecoder(
             in_channels=decoder.z_channels,
@@ -71,7 +63,7 @@ class VisionTower(VisualTokenizer):
             multipliers=decoder.multipliers,
             num_res_blocks=decoder.num_res_blocks,
             attention_grids=decoder.attention_grids,
-            grid=decoder_grid,
+            grid=decoder.latent_grid or grid,
             dropout=decoder.dropout,
             norm_groups=decoder.norm_groups,
             output_patch=decoder.output_patch,
@@ -82,8 +74,12 @@ class VisionTower(VisualTokenizer):
     def from_siglip(
         cls, source: str, *, quantizer: QuantizerConfig, decoder: DecoderConfig
     ) -> "VisionTower":
-        """Start a tower from pretrained SigLIP weights: ``world-siglip``, a folder, or a hub name."""
+        """Start a tower from pretrained SigLIP weights: ``world-siglip``, a folder, or a hub name.
+
+        Raises ``ConfigError`` for a decoder whose pixels are not the image's: it could not be trained.
+        """
         siglip, sizes = load_siglip(source)
+        _check_decoder(decoder, sizes)
         config = TowerConfig(dataclasses.asdict(sizes), quantizer, decoder)
         return cls(config, siglip)
 
@@ -203,3 +199,14 @@ class VisionTower(VisualTokenizer):
         """Reconstruct images in [-1, 1] from depth 1, depths 1-2, ... all: ``(D, B, 3, H, W)``."""
         codes = self.encode(images)
         return torch.stack([self.decode(codes, upto=d + 1) for d in range(codes.shape[-1])])
+
+
+def _check_decoder(decoder: DecoderConfig, sizes: SiglipSizes) -> None:
+    grid, levels = decoder.latent_grid or sizes.grid, len(decoder.multipliers)
+    pixels = grid * 2 ** (levels - 1) * decoder.output_patch
+    if pixels != sizes.image_size:
+        raise ConfigError(
+            f"decoder.multipliers has {levels} levels, which turn the {grid}-cell grid into {pixels} "
+            f"pixels instead of {sizes.image_size}; write as many levels as doublings are needed "
+            "(times decoder.output_patch), plus one."
+        )

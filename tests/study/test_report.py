@@ -1,0 +1,159 @@
+"""The report folder: complete, self-contained, and honest about what is missing."""
+
+import base64
+import re
+from pathlib import Path
+
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from tests.study.conftest import Workshop
+from tests.study.test_results import finish
+from vilau.study.events import Events, read_events
+from vilau.study.figures import smoothed
+from vilau.study.plan import Plan
+from vilau.study.report import write_report
+from vilau.study.results import collect
+from vilau.study.store import Store
+
+FAMILIES = {
+    f"test/vqa{end}/{family}": value
+    for end, value in (("", 0.8), ("_chance", 0.4), ("_blind", 0.5))
+    for family in ("count", "identity", "compare")
+}
+
+
+def log(plan: Plan, store: Store) -> None:
+    """Write event files and configs as stages do."""
+    import torch
+
+    for name, run in plan.runs.items():
+        folder = store.run_dir(name)
+        (folder / "run.yaml").write_text(
+            "model: {class_path: a.b.Tower}\ndata: {class_path: c.D}\n"
+        )
+        if run.stage.command != "fit":
+            continue
+        with SummaryWriter(str(folder)) as writer:
+            for step in range(60):
+                writer.add_scalar("train/loss", 1 / (step + 1), step)
+                writer.add_scalar("train/learning_rate", 0.1, step)
+            for step in (20, 40):
+                writer.add_scalar("val/accuracy", step / 60, step)
+                writer.add_image("val/reconstructions", torch.full((3, 8, 24), step / 60), step)
+
+
+@pytest.fixture()
+def report(shop: Workshop, tmp_path: Path) -> Path:
+    plan = shop.plan(seeds=[0, 1])
+    store = Store(tmp_path / "runs")
+    finish(plan, store, FAMILIES, seconds=61.0, device="cpu", versions={"torch": "2.x"}, steps=60)
+    log(plan, store)
+    folder = store.report_dir("toy")
+    folder.mkdir(parents=True)
+    (folder / "stale.png").write_bytes(b"")
+    write_report(collect(plan, store), store, folder, command="lightning run toy.yaml")
+    return folder
+
+
+def test_the_folder_is_complete(report: Path) -> None:
+    names = {path.relative_to(report).as_posix() for path in report.rglob("*") if path.is_file()}
+    assert names == {
+        "table.md",
+        "table.csv",
+        "results.json",
+        "index.html",
+        "first_losses.png",
+        "first_more.png",
+        "second_losses.png",
+        "second_more.png",
+        "evaluate_vqa.png",
+        "images/first_quiet_val_reconstructions.png",
+        "images/first_noisy_val_reconstructions.png",
+        "images/second_quiet_val_reconstructions.png",
+        "images/second_noisy_val_reconstructions.png",
+    }
+
+
+def test_the_page_needs_nothing_from_outside(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    assert not re.search(r"(src|href)=[\"'](?!data:|#)", page)
+    assert "http" not in page
+    assert "<script" not in page
+    assert "@import" not in page
+    assert "prefers-color-scheme: dark" in page
+    for picture in re.findall(r'src="data:image/png;base64,([^"]+)"', page):
+        assert base64.b64decode(picture).startswith(b"\x89PNG")
+    assert page.count("<img") == 4 + 1 + 4  # curves and speeds, bars, pictures
+
+
+def test_the_page_says_everything(report: Path) -> None:
+    page = (report / "index.html").read_text()
+    for text in (
+        "Does noise in the first stage hurt the second?",
+        "A toy, no paper.",
+        "Printed in the paper",
+        "quiet training answers better",
+        "holds for 2 of 2 seeds",
+        "0.905",
+        "lightning run toy.yaml",
+        "reference: set-1",
+        "2.x",
+        "Tower",
+        "1:01",
+        "seed 1",
+    ):
+        assert text in page, text
+    assert "not complete" not in page
+
+
+def test_text_is_escaped(shop: Workshop, tmp_path: Path) -> None:
+    shop.replace("label: Quiet", "label: <b>Quiet</b> & more")
+    plan = shop.plan()
+    store = Store(tmp_path / "runs")
+    finish(plan, store)
+    write_report(collect(plan, store), store, tmp_path / "report", command="x")
+    page = (tmp_path / "report/index.html").read_text()
+    assert "&lt;b&gt;Quiet&lt;/b&gt; &amp; more" in page
+    assert "<b>Quiet</b>" not in page
+
+
+def test_an_unfinished_study_has_a_report_too(shop: Workshop, tmp_path: Path) -> None:
+    plan = shop.plan()
+    store = Store(tmp_path / "runs")
+    finish(shop.plan(until="first"), store)
+    write_report(collect(plan, store), store, tmp_path / "report", command="x")
+    page = (tmp_path / "report/index.html").read_text()
+    assert "not complete" in page
+    assert "quiet/evaluate has not been run." in page
+    assert "not finished" in page
+
+
+def test_many_columns_become_lines(shop: Workshop, tmp_path: Path) -> None:
+    more = "".join(f"    M{i}: first/val/accuracy\n" for i in range(8))
+    shop.replace(
+        "    Top-1: evaluate/test/accuracy\n", "    Top-1: evaluate/test/accuracy\n" + more
+    )
+    plan = shop.plan()
+    store = Store(tmp_path / "runs")
+    finish(plan, store)
+    write_report(collect(plan, store), store, tmp_path / "report", command="x")
+    assert 'class="turned"' in (tmp_path / "report/index.html").read_text()
+    assert "| M7 ↑ | 0.900 | 0.600 | – | – | – | – |" in (tmp_path / "report/table.md").read_text()
+
+
+def test_the_later_of_two_equal_steps_counts(tmp_path: Path) -> None:
+    for value in (1.0, 2.0):  # two files, as after a restart
+        with SummaryWriter(str(tmp_path), filename_suffix=str(value)) as writer:
+            writer.add_scalar("loss", value, 5)
+    curve = read_events(tmp_path).curves["loss"]
+    assert (curve.steps, curve.values) == ([5], [2.0])
+
+
+def test_a_run_without_events(tmp_path: Path) -> None:
+    assert read_events(tmp_path) == Events()
+
+
+def test_smoothing_keeps_constants_and_lengths() -> None:
+    assert smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
+    assert smoothed([1.0, 2.0]) == [1.0, 2.0]

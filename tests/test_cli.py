@@ -1,0 +1,214 @@
+"""The command line: what users type, what they see, and the exit codes."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.study.conftest import STUDIES, Workshop
+from vilau import cli
+from vilau.cli import main
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture()
+def shop(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path / "studies")
+
+
+def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail as a user's mistake; return its one sentence."""
+    assert main(list(arguments)) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("error: ")
+    return lines[0].removeprefix("error: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rnu"], "there is no verb `rnu`. Did you mean `run`?"),
+        (["run"], "the following arguments are required: STUDY; see"),
+        (
+            ["run", "STUDY", "--sacle", "tiny"],
+            "unknown argument `--sacle`. Did you mean `--scale`?",
+        ),
+        (["run", "STUDY", "--seeds", "0", "one"], "--seeds one: write a whole number from 0 on."),
+        (["run", "STUDY", "--seeds", "1.5"], "--seeds 1.5: write a whole number from 0 on."),
+        (["run", "STUDY", "--jobs", "0"], "--jobs 0: write a whole number from 1 on."),
+        (
+            ["run", "STUDY", "--scale", "huge"],
+            "there is no scale `huge`. There is: `small`, `tiny`.",
+        ),
+        (["run", "STUDY", "--machine", "gpus"], "there is no machine `gpus`. Did you mean `gpu`?"),
+        (
+            ["run", "STUDY", "--only", "nosy"],
+            "--only nosy: there is no variant `nosy`. Did you mean",
+        ),
+        (
+            ["run", "STUDY", "--until", "frist"],
+            "--until frist: there is no stage `frist`. Did you mean",
+        ),
+        (
+            ["run", "STUDY", "--set", "first.model.lr"],
+            "--set first.model.lr: write stage.key=value.",
+        ),
+        (["run", "nowhere.yaml"], "nowhere.yaml: there is no such study; check the path."),
+        (["plan", "nowhere.yaml"], "nowhere.yaml: there is no such study"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml: there is no such stage config"),
+        (["fit"], "the following arguments are required: --config"),
+    ],
+)
+def test_mistakes_are_one_sentence_with_code_2(
+    shop: Workshop, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    typed = [str(shop.path) if word == "STUDY" else word for word in arguments]
+    assert message in error_of(capsys, *typed)
+
+
+def test_a_runs_folder_that_cannot_be_written(
+    shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    message = error_of(capsys, "run", str(shop.path), "--runs", str(tmp_path / "file"))
+    assert "cannot write there" in message
+    assert message.endswith("name another folder.")
+
+
+def test_a_gpu_machine_without_a_gpu(
+    shop: Workshop, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vilau.study.session._count_devices", lambda: 0)
+    message = error_of(capsys, "run", str(shop.path), "--machine", "gpu")
+    assert message == ("--machine gpu needs a GPU and PyTorch sees none here; use --machine cpu.")
+
+
+def test_a_full_disk_outside_a_stage(
+    shop: Workshop,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("vilau.study.run.Engine._step", full)
+    message = error_of(capsys, "run", str(shop.path), "--runs", str(tmp_path / "runs"))
+    assert "the disk is full" in message
+
+
+def test_plan(shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["plan", str(shop.path), "--runs", str(tmp_path), "--seeds", "0", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "seeds [0, 1]: 12 stage runs, 12 different" in out
+    assert "first · Noisy · seed 1" in out
+    line = next(line for line in out.splitlines() if "second · Quiet · seed 0" in line)
+    assert "to run" in line
+    assert " 16 " in line
+    assert " 128 " in line
+    assert "→ model.checkpoint" in line
+
+
+def test_table_of_a_study_that_was_not_run(
+    shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["table", str(shop.path), "--runs", str(tmp_path / "runs")]) == 0
+    out = capsys.readouterr().out
+    assert "not run" in out
+    assert "quiet/evaluate has not been run." in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_list(shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (shop.folder / "broken.yaml").write_text("study: broken\nstages: 3\n")
+    assert main(["list", str(shop.folder), "--runs", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "toy.yaml" in out
+    assert "0/6 runs" in out
+    assert "Does noise in the first stage hurt the second?" in out
+    assert "broken" in out
+    assert "`stages` holds 3" in out
+
+
+def test_check(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(shop.path), str(shop.path), "--scale", "small"]) == 0
+    assert capsys.readouterr().out.count("✓") == 12
+
+
+def test_every_verb_has_help_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("run", "check", "plan", "table", "list", "fit", "validate", "test", "predict"):
+        with pytest.raises(SystemExit) as caught:
+            main([verb, "--help"])
+        assert caught.value.code == 0
+        assert "example: " in capsys.readouterr().out
+
+
+def test_version_and_bare_call(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out.startswith("vilau 0")
+    assert main([]) == 2
+    assert "verbs:" in capsys.readouterr().out
+
+
+def test_a_verb_of_the_apps_is_imported_for_itself_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "toy_app.py").write_text(
+        "def add_parser(subparsers):\n"
+        "    subparsers.add_parser('wave', help='wave').add_argument('--hands', type=int, default=1)\n"
+        "def run(args):\n    print('hello', args.hands)\n    return 0\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "APPS", (("wave", "toy_app", "wave with hands"),))
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "wave with hands" in capsys.readouterr().out
+    assert "toy_app" not in sys.modules
+    assert main(["wave", "--hands", "2"]) == 0
+    assert capsys.readouterr().out == "hello 2\n"
+
+
+def test_a_verb_of_another_package_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "other_kit").mkdir()
+    (tmp_path / "other_kit/__init__.py").write_text("")
+    (tmp_path / "other_kit/entry.py").write_text(
+        "import sys\ndef main_cli():\n    print(sys.argv[1:])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(cli, "OTHER_PACKAGE", "other_kit.entry")
+    monkeypatch.setattr(sys, "argv", ["lightning"])
+    assert main(["login", "--now"]) == 0
+    assert capsys.readouterr().out == "['login', '--now']\n"
+
+
+def test_ctrl_c_says_how_to_go_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vilau.study.session.plan_study", interrupted)
+    assert main(["plan", "x.yaml"]) == 130
+    assert "stopped; the same command goes on from here." in capsys.readouterr().err
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom vilau.cli import main\n"
+        f"main(['list', {str(STUDIES)!r}])\n"
+        "try:\n    main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'lightning', 'numpy', 'matplotlib', 'jsonargparse'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    started_s = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert time.perf_counter() - started_s < 5
