@@ -17,7 +17,7 @@ from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConf
 from vilau.models.vila_u.tower import VisionTower  # noqa: E402
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
-QUICK = {"QUICK_STEPS = 80": "QUICK_STEPS = 2", "NUM_IMAGES = 256": "NUM_IMAGES = 72"}
+QUICK = {"QUICK_STEPS = 240": "QUICK_STEPS = 2", "NUM_IMAGES = 256": "NUM_IMAGES = 72"}
 """What is made smaller for a test; each must be found in the notebook."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")

@@ -9,7 +9,12 @@ from vilau.layers.spoiling import add_noise, blur, degrade, halve_and_restore
 from vilau.training.detector import SceneDetectorTraining
 from vilau.types import Exports, ImageTextBatch
 
-ATTRIBUTES = {"shape": ["circle"], "color": ["red", "blue"], "size": ["small"], "texture": ["solid"]}
+ATTRIBUTES = {
+    "shape": ["circle"],
+    "color": ["red", "blue"],
+    "size": ["small"],
+    "texture": ["solid"],
+}
 
 
 class Discs(IterableDataset):

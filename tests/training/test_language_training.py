@@ -1,0 +1,135 @@
+import torch
+
+from tests.models import tiny
+from tests.training import toys
+from vilau.layers.pixels import to_float, to_uint8
+from vilau.training.evaluate import Evaluation
+from vilau.training.pretrain import without_words_to_draw
+from vilau.types import (
+    AnswerOutput,
+    Document,
+    DrawingOutput,
+    Draws,
+    ImageSegment,
+    MultimodalBatch,
+    PromptBatch,
+    QuestionBatch,
+    TextSegment,
+)
+
+
+def test_the_loss_weighs_text_and_pictures(tmp_path):
+    module = toys.pretraining(tmp_path, caption_dropout=0.0, text_weight=2.0, visual_weight=0.25)
+    batch = tiny.multimodal()
+    means = module.model.losses(batch).means()
+    recorder = toys.fit(module, toys.ToyData([batch]), 1)
+    expected = float(2.0 * means["text"] + 0.25 * means["visual"])
+    assert abs(recorder.losses[0] - expected) < 1e-5
+    assert {"train/text_loss", "train/visual_loss"} <= set(recorder.logged[0])
+
+
+def test_validation_is_a_mean_over_predictions_not_over_batches(tmp_path):
+    module = toys.pretraining(tmp_path)
+    batches = [
+        MultimodalBatch(tiny.images(1), [tiny.caption(0, "red")]),
+        MultimodalBatch(tiny.images(1), [tiny.caption(0, "a green star left of two squares")]),
+    ]
+    trainer = toys.trainer(1)
+    trainer.validate(module, toys.ToyData([], batches), verbose=False)
+    terms = [module.model.losses(b) for b in batches]
+    mean = sum(t.sums["text"] for t in terms) / sum(t.counts["text"] for t in terms)
+    torch.testing.assert_close(trainer.callback_metrics["val/text_loss"], mean.detach())
+
+
+def test_dropping_captions_leaves_questions_that_are_answered_in_words():
+    asked, answered = TextSegment("how many"), TextSegment("two", target=True)
+    wish, drawn = TextSegment("draw it"), ImageSegment(1, target=True)
+    looked = ImageSegment(0)
+    document = Document((looked, asked, answered, wish, drawn))
+    kept = without_words_to_draw(document).segments
+    assert kept == (looked, asked, answered, TextSegment(""), drawn)
+    mixed = Document((wish, TextSegment("here", target=True), drawn, asked, answered))
+    assert without_words_to_draw(mixed).segments == (
+        TextSegment(""),
+        *mixed.segments[1:],
+    )
+    both = Document((wish, drawn, TextSegment("done", target=True), asked, answered))
+    assert without_words_to_draw(both).segments == (TextSegment(""), *both.segments[1:])
+
+
+def test_captions_are_dropped_at_the_given_rate(tmp_path):
+    drawing, caption = tiny.drawing(0), tiny.caption(0)
+    never = toys.pretraining(tmp_path, caption_dropout=0.0)
+    assert never._maybe_dropped(drawing) is drawing
+    always = toys.pretraining(tmp_path, caption_dropout=1.0)
+    assert always._maybe_dropped(drawing).segments[0] == TextSegment("")
+    assert always._maybe_dropped(caption) is caption
+    half = toys.pretraining(tmp_path, caption_dropout=0.3)
+    torch.manual_seed(0)
+    dropped = sum(half._maybe_dropped(drawing) is not drawing for _ in range(1000))
+    assert 250 < dropped < 350
+
+
+def test_the_tower_stays_in_evaluation_mode_through_training(tmp_path):
+    module = toys.pretraining(tmp_path)
+    before = {k: v.clone() for k, v in module.model.tokenizer.state_dict().items()}
+    toys.fit(module, toys.multimodal_data(), 3, val_check_interval=1)
+    assert module.model.head.training
+    assert not any(part.training for part in module.model.tokenizer.modules())
+    after = module.model.tokenizer.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_finetuning_goes_on_from_pretraining(tmp_path):
+    first = toys.pretraining(tmp_path)
+    second = toys.finetuning(tmp_path)
+    batch = tiny.multimodal()
+    for name, total in first.model.eval().losses(batch).sums.items():
+        assert torch.equal(total, second.model.eval().losses(batch).sums[name])
+
+
+def test_drawing_during_training(tmp_path):
+    module = toys.pretraining(tmp_path).eval()
+    assert isinstance(module, Draws)
+    both = module.draw(["a red circle", "two squares"], seed=3)
+    assert both.dtype == torch.uint8
+    assert torch.equal(module.draw(["a red circle"], seed=3)[0], both[0])
+
+
+def evaluation(folder, **changes):
+    toys.pretraining(folder).export(str(folder / "model"))
+    return Evaluation(str(folder / "model"), **changes).eval()
+
+
+def test_evaluation_answers_and_draws(tmp_path):
+    module = evaluation(tmp_path, guidance_scale=2.0, top_k=10, top_p=0.9, seed=5, max_new_tokens=4)
+    questions = QuestionBatch(tiny.images(2), ["what", "how many"], [["a"], ["b"]], ["x", "x"])
+    prompts = PromptBatch(["a red circle", "two squares"], ["{}", "{}"], [[], []], first_index=3)
+    recorded = toys.Recorder()
+    recorded.on_test_batch_end = lambda t, m, out, b, i, d=0: recorded.outputs.append(out)
+    trainer = toys.trainer(1, callbacks=[recorded])
+    loader = toys.ToyData([questions, prompts]).train_dataloader()
+    trainer.test(module, loader, verbose=False)
+    answers, drawings = recorded.outputs
+    assert isinstance(answers, AnswerOutput)
+    expected = module.model.generate_text(
+        questions.questions, to_float(questions.images), max_new_tokens=4
+    )
+    assert answers.answers == expected
+    assert isinstance(drawings, DrawingOutput)
+    later = PromptBatch(["two squares"], ["{}"], [[]], first_index=4)
+    assert torch.equal(module.test_step(later, 0).images[0], drawings.images[1])
+
+
+def test_evaluation_draws_with_its_settings(tmp_path):
+    module = evaluation(tmp_path, guidance_scale=1.0, top_k=1)
+    greedy = module.draw(["a red circle"], seed=0)
+    assert torch.equal(greedy, module.draw(["a red circle"], seed=1))
+    images = module.model.generate_images(["a red circle"], guidance_scale=1.0, top_k=1, seeds=[0])
+    assert torch.equal(greedy, to_uint8(images))
+
+
+def test_evaluation_hyper_parameters_are_plain(tmp_path):
+    module = evaluation(tmp_path, guidance_scale=1.5)
+    assert module.hparams["guidance_scale"] == 1.5
+    assert all(type(v) in (str, int, float) for v in module.hparams.values())
