@@ -11,9 +11,11 @@ from vilau.models.siglip import (
     TextInputs,
     build_siglip,
     canonicalise,
+    check_image_size,
     load_siglip,
     transformers_config,
 )
+from vilau.models.sizes import SiglipSizes
 from vilau.models.tokenizers import load_tokenizer
 
 
@@ -143,3 +145,9 @@ def test_captions_end_with_the_end_token_even_when_cut():
 def test_impossible_sizes(changes, message):
     with pytest.raises(ConfigError, match=message):
         tiny.sizes(**changes)
+
+
+def test_images_of_another_size_are_refused_in_one_sentence() -> None:
+    sizes = SiglipSizes(image_size=64, patch_size=8)
+    with pytest.raises(ConfigError, match=r"60 x 60 pixels.*64 x 64; write data.image_size: 64"):
+        check_image_size(torch.zeros(2, 3, 60, 60), sizes)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
+from vilau.errors import ConfigError
 from vilau.layers.attention import attention_name
 from vilau.models.pretrained import load_pretrained
 from vilau.models.sizes import PUBLISHED_SIGLIPS, WORLD_SIGLIP, SiglipSizes
@@ -101,6 +102,16 @@ def _sizes_of(config: SiglipConfig, source: str) -> SiglipSizes:
         activation=vision.hidden_act,
         tokenizer=source,
     )
+
+
+def check_image_size(images: Tensor, sizes: SiglipSizes) -> None:
+    """Raise ``ConfigError`` unless images ``(B, 3, H, W)`` are as large as the encoder was made for."""
+    height, width = images.shape[-2:]
+    if (height, width) != (sizes.image_size, sizes.image_size):
+        raise ConfigError(
+            f"data.image_size gives images of {height} x {width} pixels, but this model reads "
+            f"{sizes.image_size} x {sizes.image_size}; write data.image_size: {sizes.image_size}."
+        )
 
 
 class TextInputs:

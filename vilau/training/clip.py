@@ -9,7 +9,13 @@ from torch import Tensor
 
 from vilau.layers.contrastive import sigmoid_contrastive_loss
 from vilau.layers.pixels import to_float
-from vilau.models.siglip import KIND, TextInputs, build_siglip, load_siglip
+from vilau.models.siglip import (
+    KIND,
+    TextInputs,
+    build_siglip,
+    check_image_size,
+    load_siglip,
+)
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import save_folder
 from vilau.training.base import TrainingModule, given
@@ -46,6 +52,7 @@ class ClipPretraining(TrainingModule):
 
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised features ``(B, C)`` of uint8 images."""
+        check_image_size(images, self.sizes)
         vision = self.model.vision_model
         hidden = vision.embeddings(to_float(images))
         for block in vision.encoder.layers:

@@ -17,7 +17,7 @@ from vilau.errors import ConfigError
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
 from vilau.models.interface import CodeSpec, VisualTokenizer
-from vilau.models.siglip import TextInputs, build_siglip, load_siglip
+from vilau.models.siglip import TextInputs, build_siglip, check_image_size, load_siglip
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
@@ -111,6 +111,7 @@ class VisionTower(VisualTokenizer):
 
     def features(self, images: Tensor) -> Tensor:
         """Return the features that are quantised, ``(B, P, C)``, of images in [-1, 1]."""
+        check_image_size(images, self.sizes)
         vision = self.siglip.vision_model
         hidden = vision.embeddings(images)
         for block in vision.encoder.layers[:-1]:
