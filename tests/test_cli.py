@@ -97,7 +97,7 @@ def test_a_full_disk_outside_a_stage(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vilau.study.run.Engine._step", full)
+    monkeypatch.setattr("vilau.study.run.Engine.run", full)
     message = error_of(capsys, "run", str(shop.path), "--runs", str(tmp_path / "runs"))
     assert "the disk is full" in message
 

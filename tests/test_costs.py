@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from torch.utils.flop_counter import FlopCounterMode
 
+import vilau.training
 from vilau.costs import counts, estimate, shown
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
 from vilau.costs.modules import MODULES, POPE_MODES
@@ -282,6 +285,8 @@ def test_sharding_divides_the_weights() -> None:
     assert shared is not None
     assert whole["parameters"] > 7e9
     assert whole["memory_bytes_per_device"] > 16 * 7e9
+    assert shared["hours"]["A100"] == pytest.approx(whole["hours"]["A100"] / 8)
+    assert "(8 x A100)" in shown(shared)["time"]
     # An eighth of 8 bytes per trained weight, and the activations of one document of batch 8.
     assert shared["memory_bytes_per_device"] < whole["memory_bytes_per_device"] / 8
 
@@ -300,6 +305,7 @@ def test_evaluation_counts_its_questions_and_prompts(siglip_folder: str) -> None
     cost = estimate(stage)
     assert cost is not None
     assert cost["samples"] == 20
+    assert cost["hours"]["A100"] == pytest.approx(cost["flops"] / (0.1 * 0.4 * 312e12) / 3600)
     assert cost["trained_parameters"] == cost["disk_bytes"] == 0
 
 
@@ -342,16 +348,26 @@ def test_constants_of_the_drawn_world() -> None:
 
 
 def test_every_module_of_the_kit_is_known() -> None:
+    shared = {"TrainingModule", "LanguageTraining"}
     found = {
-        f"{path.with_suffix('').as_posix().replace('/', '.')}.{line.split('(')[0].split()[1]}"
-        for path in Path("vilau/training").rglob("*.py")
-        for line in path.read_text().splitlines()
-        if line.startswith("class ")
-        and any(b in line for b in ("Training)", "LightningModule)", "TowerTraining)"))
+        f"{module.__name__}.{name}"
+        for module in (importlib.import_module(one) for one in training_modules())
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, LightningModule)
+        and value.__module__ == module.__name__
+        and name not in shared
     }
-    found -= {"vilau.training.base.TrainingModule", "vilau.training.pretrain.LanguageTraining"}
-    assert found
-    assert {name for name in found if name not in MODULES} == set()
+    assert found == set(MODULES)
+
+
+def training_modules() -> list[str]:
+    folder = Path(vilau.training.__path__[0])
+    return [
+        ".".join(("vilau", "training", *path.relative_to(folder).with_suffix("").parts))
+        for path in folder.rglob("*.py")
+        if path.stem != "__init__"
+    ]
 
 
 def test_shown_in_short_words(siglip_folder: str) -> None:

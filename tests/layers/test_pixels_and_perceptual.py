@@ -1,3 +1,4 @@
+import lpips
 import pytest
 import torch
 
@@ -31,3 +32,14 @@ def test_network_is_frozen_and_never_drops_out():
     loss.train()
     assert not any(p.requires_grad for p in loss.parameters())
     assert not any(part.training for part in loss.network.modules())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_is_the_mean_distance_in_the_dtype_of_its_weights(dtype):
+    with torch.device("meta"):
+        loss = PerceptualLoss()
+    loss.network = lpips.LPIPS(net="squeeze", pnet_rand=True, verbose=False).eval().to(dtype)
+    images, targets = torch.rand(2, 2, 3, 32, 32) * 2 - 1
+    each = [loss(images[i : i + 1], targets[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(loss(images, targets), (each[0] + each[1]) / 2, rtol=0.02, atol=1e-3)
+    assert loss(images, images) == 0

@@ -103,9 +103,10 @@ def test_a_detectors_card_is_measured(tmp_path) -> None:
     for file in WORLD_FEATURES.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "card.md").unlink(missing_ok=True)
-    write_card(tmp_path, "features", num_images=40)
+    write_card(tmp_path, "features", num_images=40, note="Made by hand.")
     card = (tmp_path / "card.md").read_text()
     assert weights_hash(tmp_path) in card
+    assert "Made by hand." in card
     assert "| clean | 0.9" in card or "| clean | 1.0" in card
     assert "| real, 100 against 100 others |" in card
 

@@ -15,6 +15,7 @@ from vilau.study.plan import Plan
 from vilau.study.report import write_report
 from vilau.study.results import collect
 from vilau.study.store import Store
+from vilau.study.table import fingerprint
 
 FAMILIES = {
     f"test/vqa{end}/{family}": value
@@ -140,6 +141,20 @@ def test_many_columns_become_lines(shop: Workshop, tmp_path: Path) -> None:
     write_report(collect(plan, store), store, tmp_path / "report", command="x")
     assert 'class="turned"' in (tmp_path / "report/index.html").read_text()
     assert "| M7 ↑ | 0.900 | 0.600 | – | – | – | – |" in (tmp_path / "report/table.md").read_text()
+
+
+def test_a_report_is_written_again_only_when_something_changed(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    plan = shop.plan()
+    store = Store(tmp_path / "runs")
+    finish(shop.plan(until="first"), store)
+    marks = [fingerprint(collect(plan, store), store, "x") for _ in range(2)]
+    finish(shop.plan(until="second"), store)
+    marks.append(fingerprint(collect(plan, store), store, "x"))
+    marks.append(fingerprint(collect(plan, store), store, "y"))
+    assert marks[0] == marks[1]
+    assert len({mark["sha256"] for mark in marks}) == 3
 
 
 def test_the_later_of_two_equal_steps_counts(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.models import tiny
 from tests.training import toys
+from vilau.errors import ConfigError
 from vilau.models.loading import load, load_tower
 from vilau.models.siglip import load_siglip
 from vilau.training.ablations.contrastive import ContrastiveAblation
@@ -121,3 +122,25 @@ def test_given_reads_what_checkpoints_keep():
     assert given(default, chosen) is chosen
     read = given(default, {"learning_rate": 0.125, "betas": [0.5, 0.75]})
     assert read == OptimizerConfig(learning_rate=0.125, betas=(0.5, 0.75))
+
+
+@pytest.mark.parametrize(
+    ("build", "data"),
+    [(toys.ablation, toys.pair_data), (toys.pretraining, toys.multimodal_data)],
+    ids=["tower", "pretraining"],
+)
+def test_trains_in_bfloat16_near_float32(build, data, tmp_path):
+    exact = toys.fit(build(tmp_path), data(), 2)
+    module = build(tmp_path)
+    rough = toys.fit(module, data(), 2, precision="bf16-mixed")
+    assert rough.losses == pytest.approx(exact.losses, rel=0.03)
+    tower = module.tower if build is toys.ablation else module.model.tokenizer
+    assert tower.quantizer.codebook.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("precision", "better"), [("bf16-true", "bf16-mixed"), ("16-true", "16-mixed")]
+)
+def test_weights_of_half_precision_are_not_trained(precision, better, tmp_path):
+    with pytest.raises(ConfigError, match=f"trainer.precision is {precision}.*write {better}"):
+        toys.fit(toys.clip(tmp_path), toys.pair_data(), 1, precision=precision)

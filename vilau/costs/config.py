@@ -17,7 +17,7 @@ DATA_DEFAULTS: dict[str, Any] = {
 """Defaults of the data modules' constructors that decide a cost."""
 MODEL_DEFAULTS: dict[str, Any] = {
     "pretrained": "google/siglip-large-patch16-256", "contrastive_weight": 1.0, "perceptual_weight": 1.0,
-    "freeze_text": True, "measure_every_n_steps": 50, "guidance_scale": 3.0, "image_size": 64,
+    "freeze_text": True, "measure_every_n_steps": 100, "guidance_scale": 3.0, "image_size": 64,
     "channels": (24, 48, 64),
 }  # fmt: skip
 """Likewise of the LightningModules'."""

@@ -81,8 +81,8 @@ def _tower(config: Config) -> Work:
     text = siglip.text if aligned else counts.NOTHING
     train_flops = 3 * trained.flops + part.search.flops + text.flops * (1 if frozen_text else 3)
     if class_of(config, "model").endswith("ContrastiveAblation") and aligned:
-        # Every so often one more pass forward and one backward per loss.
-        train_flops *= 1 + 5 / 3 / argument(config, "model", "measure_every_n_steps")
+        # Every so often one more pass forward and backward per loss.
+        train_flops *= 1 + 2 / argument(config, "model", "measure_every_n_steps")
     return Work(
         parameters=part.parameters + perceptual.parameters,
         trained=part.parameters - (siglip.text.parameters if frozen_text else 0),

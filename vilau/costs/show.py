@@ -20,14 +20,16 @@ def shown(cost: Mapping[str, Any], *, accelerator: str | None = None) -> dict[st
     if cost["trained_parameters"] not in (0, cost["parameters"]):
         parameters += f" ({quantity(cost['trained_parameters'])} trained)"
     devices = CPU_DEVICES if accelerator == "cpu" else GPU_DEVICES
-    hours = cost["hours"] or {}
+    hours, many = cost["hours"] or {}, f"{cost['devices']} x " if cost["devices"] > 1 else ""
     return {
         "parameters": parameters,
         "tokens/step": quantity(cost["tokens_per_step"]),
         "FLOP": quantity(cost["flops"]),
         "memory": quantity(cost["memory_bytes_per_device"], "B"),
         "disk": quantity(cost["disk_bytes"], "B"),
-        "time": ", ".join(f"{duration(hours[name])} ({name})" for name in devices if name in hours),
+        "time": ", ".join(
+            f"{duration(hours[name])} ({many}{name})" for name in devices if name in hours
+        ),
     }
 
 

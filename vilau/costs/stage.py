@@ -27,6 +27,9 @@ RATES = {
 """Operations per second. Cards: bfloat16 datasheet rate times a usual share of it. Cores: steps of the
 tiny tower and language model ran at 70 to 75 GFLOP/s per core in bfloat16 on a server CPU of 2024."""
 
+ONE_BY_ONE = 0.1
+"""Share of that rate an evaluation reaches: it makes one token or position after another."""
+
 ZERO_SHOT_CLASSES = 64
 
 
@@ -43,8 +46,9 @@ def estimate(
 
     Returns:
         ``parameters``, ``trained_parameters``, ``tokens_per_step``, ``flops_per_step``, ``flops``,
-        ``samples``, ``memory_bytes_per_device``, ``disk_bytes`` and ``hours`` (device -> hours);
-        None for single values that the config does not decide.
+        ``samples``, ``memory_bytes_per_device``, ``disk_bytes``, ``devices`` (how many the trainer asks
+        for) and ``hours`` (kind of device -> hours on so many of them); None for single values that
+        the config does not decide.
 
     Raises:
         ConfigError: sizes that do not fit together.
@@ -62,6 +66,8 @@ def estimate(
     samples = _samples(config, batch)
     per_sample = work.train_flops if is_fit else work.forward_flops
     flops = None if samples is None else per_sample * samples
+    devices = _num_devices((config.get("trainer") or {}).get("devices"))
+    rate = devices * (ONE_BY_ONE if _command(config) == "test" else 1.0)
     return {
         "parameters": work.parameters,
         "trained_parameters": work.trained if is_fit else 0,
@@ -71,7 +77,10 @@ def estimate(
         "samples": samples,
         "memory_bytes_per_device": _memory(config, work, is_fit),
         "disk_bytes": _disk(config, work, is_fit),
-        "hours": None if flops is None else {name: flops / r / 3600 for name, r in RATES.items()},
+        "devices": devices,
+        "hours": None
+        if flops is None
+        else {name: flops / r / rate / 3600 for name, r in RATES.items()},
     }
 
 

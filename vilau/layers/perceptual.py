@@ -38,7 +38,8 @@ class PerceptualLoss(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor) -> Tensor:
         """Mean LPIPS of ``(B, 3, H, W)`` images against targets: a scalar."""
-        return self.network(images, targets).mean()
+        dtype = self.network.lin0.model[-1].weight.dtype
+        return self.network(images.to(dtype), targets.to(dtype)).mean()
 
 
 def vgg_path() -> Path:

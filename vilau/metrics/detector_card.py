@@ -86,7 +86,11 @@ def frechet_between(first: Tensor, second: Tensor, folder: str | Path) -> float:
 
 
 def write_card(
-    folder: str | Path, kind: Literal["judge", "features"], *, num_images: int = 2000
+    folder: str | Path,
+    kind: Literal["judge", "features"],
+    *,
+    num_images: int = 2000,
+    note: str = "",
 ) -> None:
     """Measure a saved network and write its ``card.md``.
 
@@ -95,6 +99,7 @@ def write_card(
         kind: ``judge`` for how well it reads spoilt pictures, ``features`` for its Frechet
             distances too.
         num_images: test scenes to read; distances take two disjoint sets of up to 2.5 times this.
+        note: a sentence on where these weights differ from the recipe's.
     """
     detector = load_world_detector(folder)
     images, scenes = drawn_images(num_images)
@@ -110,6 +115,7 @@ def write_card(
         f"`python -m vilau.metrics.detector_card FOLDER {kind}`",
         f"on {num_images} scenes of the split `test`. Set exact: all things right by shape and "
         "colour. Full exact: size, texture and background too.",
+        *([note] if note else []),
         "",
         "| pictures | set exact | full exact | count | shape | color | size | texture |",
         "|---|---|---|---|---|---|---|---|",
@@ -150,8 +156,11 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("kind", choices=("judge", "features"))
     parser.add_argument("--num-images", type=int, default=2000)
+    parser.add_argument("--note", default="")
     arguments = parser.parse_args()
-    write_card(arguments.folder, arguments.kind, num_images=arguments.num_images)
+    write_card(
+        arguments.folder, arguments.kind, num_images=arguments.num_images, note=arguments.note
+    )
 
 
 if __name__ == "__main__":

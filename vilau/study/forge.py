@@ -38,7 +38,9 @@ class Forge:
         say: takes a line while the user waits for the imports.
     """
 
-    def __init__(self, modules: Iterable[str], say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(
+        self, modules: Iterable[str], say: Callable[[str], None] = lambda text: None
+    ) -> None:
         self._modules = list(modules)
         self._say = say
         self._spawner = Spawner()

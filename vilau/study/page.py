@@ -248,7 +248,9 @@ def _stage(stage: StageReport, number: int) -> str:
 
 def _what(stage: StageReport) -> str:
     """Say in a line which classes worked on what."""
-    config: Any = yaml.safe_load(stage.runs[0].config) if stage.runs and stage.runs[0].config else {}
+    config: Any = (
+        yaml.safe_load(stage.runs[0].config) if stage.runs and stage.runs[0].config else {}
+    )
     names = []
     for section in ("model", "data"):
         path = ((config or {}).get(section) or {}).get("class_path", "")
@@ -262,7 +264,9 @@ def _runs(stage: StageReport) -> str:
     for run in stage.runs:
         m = run.metrics
         if m is None:
-            rows.append(f'<tr><td>{escape(run.label)}</td><td class="empty" colspan="7">not finished</td></tr>')
+            rows.append(
+                f'<tr><td>{escape(run.label)}</td><td class="empty" colspan="7">not finished</td></tr>'
+            )
             continue
         cells = [
             escape(run.label),

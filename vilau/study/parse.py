@@ -37,7 +37,8 @@ def parse_study(file: YamlFile, path: Path) -> Study:
     table = top.child("table")
     table.only("columns baselines paper")
     columns = {
-        heading: _column(heading, node, stages) for heading, node in table.child("columns").entries().items()
+        heading: _column(heading, node, stages)
+        for heading, node in table.child("columns").entries().items()
     }
     baselines = {
         name: {

@@ -20,8 +20,8 @@ from vilau.study.plan import Options, Plan, make_plan
 from vilau.study.processes import Spawner
 from vilau.study.results import collect
 from vilau.study.run import Engine, Outcome, link_plan, need_devices
-from vilau.study.store import Store
-from vilau.study.table import terminal_table
+from vilau.study.store import Store, read_json, write_json
+from vilau.study.table import MADE_OF, fingerprint, terminal_table
 
 
 def run_study(
@@ -89,7 +89,7 @@ def plan_study(path: str, options: Options, *, runs: str = "runs") -> str:
 def table_study(path: str, options: Options, *, runs: str = "runs") -> str:
     """Return a study's table and renew its report."""
     plan = make_plan(load_study(path), options)
-    return "\n".join(_told(path, plan, Store(runs), Outcome())).strip()
+    return "\n".join(_told(path, plan, Store(runs), Outcome(), renew=True)).strip()
 
 
 def list_studies(folder: str, *, runs: str = "runs") -> str:
@@ -135,20 +135,29 @@ def _no_chatter(record: logging.LogRecord) -> bool:
     return not any(word in record.getMessage() for word in _CHATTER)
 
 
-def _told(path: str, plan: Plan, store: Store, outcome: Outcome) -> Iterator[str]:
-    """Yield the study's table, then write its report and yield where it lies."""
+def _told(
+    path: str, plan: Plan, store: Store, outcome: Outcome, *, renew: bool = False
+) -> Iterator[str]:
+    """Yield the study's table, then write its report and yield where it lies.
+
+    A report that already tells these results is left as it is, unless ``renew``.
+    """
     whole = make_plan(plan.study, dataclasses.replace(plan.options, only=(), until=None))
     results = collect(whole, store, outcome.failed)
     if plan.study.columns:
         width = shutil.get_terminal_size((120, 24)).columns
         yield f"\n{terminal_table(results, width)}\n"
-    if results.metrics:
+    if not results.metrics:
+        return
+    folder = store.report_dir(plan.study.name)
+    command = shlex.join(["lightning", "run", *arguments_of(path, plan.options)])
+    mark = fingerprint(results, store, command)
+    if renew or read_json(folder / MADE_OF) != mark:
         # matplotlib and TensorBoard's reader, only when there is something to draw
         report = importlib.import_module("vilau.study.report")
-        folder = store.report_dir(plan.study.name)
-        command = shlex.join(["lightning", "run", *arguments_of(path, plan.options)])
         report.write_report(results, store, folder, command=command)
-        yield f"report: {folder / 'index.html'}"
+        write_json(folder / MADE_OF, mark)
+    yield f"report: {folder / 'index.html'}"
 
 
 def _count_devices() -> int:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from vilau.study.results import Checked, Measured, Results, Row, show_cell
 from vilau.study.schema import Column
+from vilau.study.store import Store, read_json
 
 
 WIDE = 8
@@ -100,6 +104,20 @@ def results_json(results: Results) -> dict[str, Any]:
             for name, metrics in results.metrics.items()
         },
     }
+
+
+MADE_OF = ".made-of.json"
+"""File in a report's folder with the fingerprint of what it tells."""
+
+
+def fingerprint(results: Results, store: Store, command: str) -> dict[str, str]:
+    """Return what a report hangs on: numbers, state of unfinished runs, the code that writes it."""
+    unfinished = [name for name in results.plan.runs if name not in results.metrics]
+    states = {name: read_json(store.run_dir(name) / "status.json") for name in unfinished}
+    finished_at = {name: m.get("finished_at") for name, m in results.metrics.items()}
+    content = json.dumps([results_json(results), states, finished_at, command], sort_keys=True)
+    code = "".join(sorted(str(p.stat().st_mtime_ns) for p in Path(__file__).parent.glob("*.py")))
+    return {"sha256": hashlib.sha256((content + code).encode()).hexdigest()}
 
 
 def claim_line(checked: Checked) -> str:

@@ -32,6 +32,19 @@ class TrainingModule(LightningModule):
         """Named parameters that the optimiser may move (those that require gradients)."""
         return self.named_parameters()
 
+    def setup(self, stage: str) -> None:
+        """Refuse to train weights that are themselves half precision."""
+        precision = str(self.trainer.precision)
+        if (
+            stage == "fit"
+            and precision.endswith("-true")
+            and not precision.startswith(("32", "64"))
+        ):
+            raise ConfigError(
+                f"trainer.precision is {precision}, in which most updates of the weights round to "
+                f"nothing; write {precision.removesuffix('-true')}-mixed."
+            )
+
     def configure_optimizers(self) -> Any:
         """AdamW with the configured schedule over the trainer's number of steps."""
         steps = int(self.trainer.estimated_stepping_batches)
