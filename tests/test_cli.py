@@ -14,7 +14,7 @@ from vilau.cli import main
 REPO = Path(__file__).parents[1]
 
 
-@pytest.fixture()
+@pytest.fixture
 def shop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "studies")
 

@@ -35,7 +35,7 @@ class Workshop:
         return make_plan(load_study(self.path), Options(**options))  # type: ignore[arg-type]
 
 
-@pytest.fixture()
+@pytest.fixture
 def shop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path / "studies")
 

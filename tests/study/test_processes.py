@@ -35,7 +35,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
 PARENT = """
 import subprocess, sys, os, time
 os.environ["VILAU_PARENT"] = str(os.getpid())
-code = "from vilau.study.processes import die_with_parent; die_with_parent(); print('up', flush=True); import time; time.sleep(60)"
+code = "from vilau.study.processes import die_with_parent; die_with_parent(); "
+code += "print('up', flush=True); import time; time.sleep(60)"
 child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True)
 child.stdout.readline()
 print(child.pid, flush=True)

@@ -44,7 +44,7 @@ def log(plan: Plan, store: Store) -> None:
                 writer.add_image("val/reconstructions", torch.full((3, 8, 24), step / 60), step)
 
 
-@pytest.fixture()
+@pytest.fixture
 def report(shop: Workshop, tmp_path: Path) -> Path:
     plan = shop.plan(seeds=[0, 1])
     store = Store(tmp_path / "runs")

@@ -28,7 +28,7 @@ def finish(plan: Plan, store: Store, numbers: dict[str, Any] | None = None, **mo
         write_json(folder / "metrics.json", content | more)
 
 
-@pytest.fixture()
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "runs")
 

@@ -224,7 +224,7 @@ def test_a_test_stage_measures_an_exported_model(plain: Path, tmp_path: Path) ->
 def test_threads_and_folder_of_a_config_of_ones_own(tmp_path: Path) -> None:
     config = write(tmp_path, threads=1, trainer__max_steps=1)
     own = tmp_path / "mine.yaml"
-    text = Path(config).read_text() + f"\n# own\n"
+    text = Path(config).read_text() + "\n# own\n"
     data = yaml.safe_load(text)
     data["trainer"]["default_root_dir"] = str(tmp_path / "elsewhere")
     own.write_text(yaml.safe_dump(data))

@@ -42,7 +42,7 @@ class ToyTraining(LightningModule):
         noise: float = 0.1,
         kind: Literal["plain", "fancy"] = "plain",
         checkpoint: str | None = None,
-        sizes: ToySizes = ToySizes(),
+        sizes: ToySizes = ToySizes(),  # noqa: B008 - jsonargparse shows the default
         exit_at: str | None = None,
         step_s: float = 0.0,
     ) -> None:

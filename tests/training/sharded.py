@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tests.models import tiny
 from tests.training import toys
 from vilau.layers.codebook import EmaCodebook
+from vilau.types import Draws, EmbedsTexts, Reconstructs
 
 STEPS = 3
 BATCHES = 2 * STEPS
@@ -24,9 +25,23 @@ def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[Any]]:
     if kind == "pretraining":
         module = toys.pretraining(folder, caption_dropout=0.0)
         return module, [tiny.multimodal(seed) for seed in range(BATCHES)]
-    module = {"tower": toys.tower, "ablation": toys.ablation}[kind](folder)
-    module.tower.quantizer.eval()  # its EMA sums over ranks, which no single process does in steps
+    module = {"clip": toys.clip, "tower": toys.tower, "ablation": toys.ablation}[kind](folder)
+    if kind != "clip":
+        module.tower.quantizer.eval()  # EMA sums over ranks, which no single process does in steps
     return module, [tiny.pairs(seed=seed) for seed in range(BATCHES)]
+
+
+def asked(module: Any) -> list[torch.Tensor]:
+    """What callbacks ask of a module between steps."""
+    module.eval()
+    found = []
+    if isinstance(module, EmbedsTexts):
+        found.append(module.text_features(["a red circle"]).detach())
+    if isinstance(module, Reconstructs):
+        found.append(module.reconstruct_by_depth(tiny.images(1)).float() / 255)
+    if isinstance(module, Draws):
+        found.append(module.draw(["a red circle"], seed=0).float() / 255)
+    return found
 
 
 def codebook_and_vectors() -> tuple[EmaCodebook, torch.Tensor]:
@@ -45,7 +60,7 @@ def work(rank: int, folder: Path, port: int) -> None:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     # Built before the processes know one another: of several, only rank 0 writes folders.
-    kinds = ("tower", "pretraining", "ablation")
+    kinds = ("clip", "tower", "pretraining", "ablation")
     built = {kind: module_and_batches(kind, folder / f"{kind}{rank}") for kind in kinds}
     for kind, (module, batches) in built.items():
         strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)
@@ -57,11 +72,7 @@ def work(rank: int, folder: Path, port: int) -> None:
         module.export(str(folder / f"{kind}_model"))
         sharded = all(hasattr(p, "full_tensor") for p in module.parameters())
         found[kind] = {"losses": recorder.losses, "logged": recorder.logged, "sharded": sharded}
-        found[kind]["drawn"] = (
-            module.draw(["a red circle"], seed=0)
-            if kind == "pretraining"
-            else module.reconstruct_by_depth(tiny.images(1))
-        )
+        found[kind]["asked"] = asked(module)
     book, vectors = codebook_and_vectors()
     half = vectors[rank::2]
     book.update(half, book.nearest(half))

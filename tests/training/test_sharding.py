@@ -5,7 +5,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.models import tiny
 from tests.training import sharded, toys
 from vilau.errors import ConfigError
 
@@ -25,7 +24,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.multi_rank
-@pytest.mark.parametrize("kind", ["tower", "pretraining", "ablation"])
+@pytest.mark.parametrize("kind", ["clip", "tower", "pretraining", "ablation"])
 def test_two_ranks_train_as_one_process_with_both_batches(ranks, tmp_path, kind):
     folder, found = ranks
     module, batches = sharded.module_and_batches(kind, tmp_path)
@@ -48,11 +47,9 @@ def test_two_ranks_train_as_one_process_with_both_batches(ranks, tmp_path, kind)
         if name.endswith(("k_proj.bias", "key.bias")):
             continue  # softmax does not see them: their gradient is rounding, which AdamW blows up
         torch.testing.assert_close(gathered[name], own[name], atol=1e-5, rtol=1e-4)
-    drawn = found[0][kind]["drawn"]
-    assert torch.equal(drawn, found[1][kind]["drawn"])
-    if kind != "pretraining":
-        shown = module.eval().reconstruct_by_depth(tiny.images(1))
-        assert (drawn.int() - shown.int()).abs().max() <= 1
+    for rank in range(2):
+        for ours, theirs in zip(sharded.asked(module), found[rank][kind]["asked"], strict=True):
+            torch.testing.assert_close(theirs, ours, atol=0.005, rtol=1e-3)  # a grey level
 
 
 @pytest.mark.multi_rank

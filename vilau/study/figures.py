@@ -97,7 +97,7 @@ def draw_bars(
                 axes.hlines(
                     values[family], i - 0.44, i + 0.44, colors=_INK, linewidth=1.3,
                     linestyles=("dotted", "dashed", "solid")[number % 3],
-                    label=name if i == 0 else None,
+                    label=name if i == 0 else "_nolegend_",
                 )  # fmt: skip
     axes.set_xticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.tick_params(axis="x", length=0)

@@ -6,7 +6,6 @@ import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 from vilau.study.events import Events, read_events
 from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves

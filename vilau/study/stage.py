@@ -77,7 +77,7 @@ def _run(command: str, file: YamlFile, run_dir: Path) -> int:
         torch.set_num_threads(cli.config.threads)
     # Deterministic algorithms are asked for by the machine; filling empty tensors costs time and
     # would only hide a read of what was never written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     checkpoint = newest_checkpoint(run_dir / "checkpoints") if command == "fit" else None
     cli.build(
         run_dir,

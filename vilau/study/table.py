@@ -15,7 +15,6 @@ from vilau.study.results import Checked, Measured, Results, Row, show_cell
 from vilau.study.schema import Column
 from vilau.study.store import Store, read_json
 
-
 WIDE = 8
 """More columns than this are printed as lines, one metric each."""
 

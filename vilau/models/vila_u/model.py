@@ -316,7 +316,7 @@ class VilaU(UnifiedModel):
             token = torch.where(running, token, end)
             answers[:, step] = token
             running &= token != end
-            if not running.any():
+            if not running.any() or step + 1 == max_new_tokens:
                 break
             hidden = backbone(self.language.get_input_embeddings()(token)[:, None])
         decoded = self.words.batch_decode(answers, skip_special_tokens=True)
