@@ -9,6 +9,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from tests.study.conftest import Workshop
 from tests.study.test_results import finish
+from vilau.study.curves import arrange
 from vilau.study.events import Events, read_events
 from vilau.study.figures import smoothed
 from vilau.study.plan import Plan
@@ -41,6 +42,8 @@ def log(plan: Plan, store: Store) -> None:
                 writer.add_scalar("train/learning_rate", 0.1, step)
             for step in (20, 40):
                 writer.add_scalar("val/accuracy", step / 60, step)
+                writer.add_scalar("val/usage_d1", 0.5, step)
+                writer.add_scalar("val/usage_d2", 0.7, step)
                 writer.add_image("val/reconstructions", torch.full((3, 8, 24), step / 60), step)
 
 
@@ -64,11 +67,13 @@ def test_the_folder_is_complete(report: Path) -> None:
         "table.csv",
         "results.json",
         "index.html",
-        "first_losses.png",
-        "first_more.png",
-        "second_losses.png",
-        "second_more.png",
+        "first_training.png",
+        "first_more_1.png",
+        "second_training.png",
+        "second_more_1.png",
         "evaluate_vqa.png",
+        "first_by_depth.png",
+        "second_by_depth.png",
         "images/first_quiet_val_reconstructions.png",
         "images/first_noisy_val_reconstructions.png",
         "images/second_quiet_val_reconstructions.png",
@@ -85,7 +90,7 @@ def test_the_page_needs_nothing_from_outside(report: Path) -> None:
     assert "prefers-color-scheme: dark" in page
     for picture in re.findall(r'src="data:image/png;base64,([^"]+)"', page):
         assert base64.b64decode(picture).startswith(b"\x89PNG")
-    assert page.count("<img") == 4 + 1 + 4  # curves and speeds, bars, pictures
+    assert page.count("<img") == 6 + 1 + 4  # curves, depths and speeds; bars; pictures
 
 
 def test_the_page_says_everything(report: Path) -> None:
@@ -167,6 +172,25 @@ def test_the_later_of_two_equal_steps_counts(tmp_path: Path) -> None:
 
 def test_a_run_without_events(tmp_path: Path) -> None:
     assert read_events(tmp_path) == Events()
+
+
+def test_curves_find_their_places() -> None:
+    tags = [
+        "train/loss", "train/l2_loss", "train/gradient_cosine", "train/samples_per_s",
+        "train/learning_rate", "val/rfid", "val/psnr", "val/a_loss", "val/usage_d1", "val/usage_d2",
+        "val/top1_depth1", "val/top1_depth2", "val/top1", "val/odd_d1",
+    ]  # fmt: skip
+    found = arrange(tags, {"val/rfid"})
+    assert found.training == ["train/l2_loss", "train/loss", "train/gradient_cosine"]
+    assert found.measured == ["val/rfid", "val/a_loss", "val/odd_d1", "val/psnr", "val/top1"]
+    assert found.by_depth == {
+        "val/usage": {1: "val/usage_d1", 2: "val/usage_d2"},
+        "val/top1": {1: "val/top1_depth1", 2: "val/top1_depth2"},
+    }
+    assert found.folded == ["train/learning_rate", "train/samples_per_s"]
+    many = arrange([f"val/{i:02d}" for i in range(12)], {"val/11"})
+    assert many.measured[0] == "val/11"
+    assert many.folded == ["val/08", "val/09", "val/10"]
 
 
 def test_smoothing_keeps_constants_and_lengths() -> None:

@@ -68,6 +68,29 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
         if index // columns == rows - 1 or index + columns >= len(panels):
             axes.set_xlabel("step", fontsize=8, color=_INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.set_xlim(left=0)
+    _save(figure, path)
+
+
+def draw_depths(panels: Mapping[str, Sequence[Bars]], path: Path) -> None:
+    """Draw one small panel per quantity over the residual depth, a line per variant."""
+    columns = min(_COLUMNS, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(columns, rows)
+    for index, (title, items) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _style(axes, title)
+        for item in items:
+            depths = [int(depth) for depth in item.heights]
+            means, deviations = zip(*item.heights.values(), strict=True)
+            axes.errorbar(
+                depths, means, yerr=deviations if any(deviations) else None, color=item.colour,
+                label=item.label, marker="o", markersize=4, linewidth=1.6, elinewidth=1,
+            )  # fmt: skip
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.set_xlabel("depth", fontsize=8, color=_INK)
+        if len(items) > 1 and index == 0:
+            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
     _save(figure, path)
 
 
@@ -119,6 +142,11 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return out
 
 
+def _is_noisy(values: Sequence[float]) -> bool:
+    """Return whether a curve is worth smoothing: many points, and not few values repeated."""
+    return len(values) > 40 and len(set(values)) > len(values) / 2
+
+
 def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw the seeds of one variant."""
     finite = [line for line in lines if any(math.isfinite(v) for v in line.curve.values)]
@@ -127,7 +155,7 @@ def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
         alone = len(finite) == 1
         if len(values) == 1:
             axes.plot(steps, values, "o", color=line.colour, markersize=4, label=line.label)
-        elif len(values) > 40:
+        elif _is_noisy(values):
             axes.plot(steps, values, color=line.colour, linewidth=0.6, alpha=0.25)
             axes.plot(
                 steps, smoothed(values), color=line.colour, linewidth=1.6 if alone else 0.7,
@@ -143,7 +171,7 @@ def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
         shared = sorted(set.intersection(*(set(line.curve.steps) for line in finite)))
         tables = [dict(zip(x.curve.steps, x.curve.values, strict=True)) for x in finite]
         means = [statistics.fmean(table[step] for table in tables) for step in shared]
-        means = smoothed(means) if len(means) > 40 else means
+        means = smoothed(means) if _is_noisy(means) else means
         axes.plot(shared, means, color=finite[0].colour, linewidth=1.9, label=finite[0].label)
 
 

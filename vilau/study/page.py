@@ -149,7 +149,7 @@ def _turned_table(results: Results) -> str:
     sections = [(kind, rows) for kind, rows in _sections(results) if rows]
     head = "".join(
         f'<th class="{kind}">{_label(kind, row, number)}'
-        f"{'<small>printed in the paper</small>' if kind == 'paper' else ''}</th>"
+        f"{'<small>in the paper</small>' if kind == 'paper' else ''}</th>"
         for kind, rows in sections
         for number, row in enumerate(rows)
     )
@@ -235,7 +235,9 @@ def _stage(stage: StageReport, number: int) -> str:
         parts.append(f"<h3>{escape(tag)}</h3>{_gallery(pictures)}")
     if stage.more_figures:
         charts = "".join(_chart(caption, path) for caption, path in stage.more_figures.items())
-        parts.append(f"<details><summary>Learning rate and speed</summary>{charts}</details>")
+        parts.append(
+            f"<details><summary>More curves: learning rate, speed and the rest</summary>{charts}</details>"
+        )
     configs = "".join(
         f"<h3>{escape(run.label)} · {run.name}</h3><pre>{escape(run.config)}</pre>"
         for run in stage.runs

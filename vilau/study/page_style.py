@@ -69,7 +69,9 @@ th small { display: block; color: var(--faint); font-weight: 400; font-style: no
            font-family: ui-monospace, Menlo, monospace; }
 .turned tbody th { font-weight: 600; font-size: .92rem; }
 .turned th, .turned td { padding-block: .38rem; border-top: 1px solid var(--line); }
-.turned thead th { border-top: 0; vertical-align: bottom; }
+.turned thead th { border-top: 0; vertical-align: bottom; white-space: normal; }
+.turned th, .turned td { padding-inline: .7rem; }
+.card + .hint { margin-top: .8rem; }
 td.empty { color: var(--faint); font-size: .86rem; font-style: italic; }
 .claims { list-style: none; margin: 0; padding: 0; display: grid; gap: .7rem;
           grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); }

@@ -7,19 +7,18 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
+from vilau.study.curves import MOST_PANELS, arrange
 from vilau.study.events import Events, read_events
-from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves
+from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves, draw_depths
 from vilau.study.page import RunReport, StageReport, page_html
 from vilau.study.plan import Plan
 from vilau.study.results import Results, deviation
 from vilau.study.store import Store, write_atomic, write_json
 from vilau.study.table import csv_table, markdown_table, results_json
 
-_MOST_PANELS = 9
 _TOGETHER = 6
 """Up to so many panels, losses and measurements share one figure."""
 _REFERENCES = ("chance", "blind", "ceiling")
-_SPEED = re.compile(r"learning_rate|lr-|per_second|seconds|throughput|epoch$|memory|hp_metric")
 
 
 def write_report(results: Results, store: Store, folder: Path, *, command: str) -> None:
@@ -61,34 +60,51 @@ def _stage(results: Results, store: Store, name: str, folder: Path) -> StageRepo
 
 
 def _add_curves(stage: StageReport, plan: Plan, events: dict[str, Events], folder: Path) -> None:
-    """Draw what was logged over steps: losses, measurements, and the rest folded away."""
+    """Draw what was logged over steps: losses, measurements, depths, and the rest folded away."""
     panels: dict[str, list[Line]] = defaultdict(list)
     for run, logged in events.items():
         for tag, curve in sorted(logged.curves.items()):
             panels[tag].append(Line(_variants(plan, run), _colour(plan, run), curve))
-    groups: dict[str, list[str]] = {"losses": [], "measurements": [], "more": []}
-    for tag in sorted(panels, key=lambda tag: ("loss" not in tag, tag)):
-        if _SPEED.search(tag):
-            groups["more"].append(tag)
-        elif tag.startswith("train/"):
-            groups["losses"].append(tag)
-        else:
-            groups["measurements"].append(tag)
-    if len(groups["losses"]) + len(groups["measurements"]) <= _TOGETHER:
-        groups["losses"] += groups.pop("measurements")
-    captions = {
-        "losses": "While training",
-        "measurements": "Measured while training",
-        "more": "Learning rate and speed",
+    columns = plan.study.columns.values()
+    arranged = arrange(panels, {c.metric for c in columns if c.stage == stage.name})
+    if len(arranged.training) + len(arranged.measured) <= _TOGETHER:
+        arranged.training += arranged.measured
+        arranged.measured = []
+    for tags, name, caption in (
+        (arranged.training, "training", "While training"),
+        (arranged.measured, "measured", "Measured while training"),
+    ):
+        if tags:
+            stage.figures[caption] = folder / f"{stage.name}_{name}.png"
+            draw_curves({tag: panels[tag] for tag in tags}, stage.figures[caption])
+    depths = {
+        f"{base} by depth": _by_depth(plan, events, tags)
+        for base, tags in arranged.by_depth.items()
     }
-    for group, tags in groups.items():
-        shelf = stage.more_figures if group == "more" else stage.figures
-        for start in range(0, len(tags), _MOST_PANELS):
-            chosen = tags[start : start + _MOST_PANELS]
-            number = f"_{start // _MOST_PANELS + 1}" if start else ""
-            path = folder / f"{stage.name}_{group}{number}.png"
-            draw_curves({tag: panels[tag] for tag in chosen}, path)
-            shelf[captions[group] + number.replace("_", " ")] = path
+    if depths:
+        caption = "By depth, at the last measurement"
+        stage.figures[caption] = folder / f"{stage.name}_by_depth.png"
+        draw_depths(depths, stage.figures[caption])
+    for start in range(0, len(arranged.folded), MOST_PANELS):
+        number = start // MOST_PANELS + 1
+        path = folder / f"{stage.name}_more_{number}.png"
+        draw_curves({t: panels[t] for t in arranged.folded[start : start + MOST_PANELS]}, path)
+        stage.more_figures[f"More curves {number}"] = path
+
+
+def _by_depth(plan: Plan, events: dict[str, Events], tags: dict[int, str]) -> list[Bars]:
+    """Return the last values over the depth, a line per variant, with the spread of its seeds."""
+    found: dict[tuple[str, str], dict[int, list[float]]] = {}
+    for run, logged in events.items():
+        at = found.setdefault((_variants(plan, run), _colour(plan, run)), {})
+        for depth, tag in tags.items():
+            if tag in logged.curves:
+                at.setdefault(depth, []).append(logged.curves[tag].values[-1])
+    return [
+        Bars(label, colour, {str(depth): _mean_sd(values[depth]) for depth in sorted(values)})
+        for (label, colour), values in found.items()
+        if values
+    ]
 
 
 def _add_bars(stage: StageReport, results: Results, folder: Path) -> None:
