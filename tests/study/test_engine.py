@@ -14,7 +14,8 @@ from tests.study.conftest import Workshop
 from vilau.errors import ConfigError, VilauError
 from vilau.study.display import Display, Running, clock, line_of
 from vilau.study.plan import Plan
-from vilau.study.run import Engine, link_plan, need_devices
+from vilau.study.run import Engine
+from vilau.study.session import link_plan, need_devices
 from vilau.study.store import Store, run_lock, write_json
 
 
@@ -306,7 +307,24 @@ def test_a_machine_without_its_devices_is_refused(
     with pytest.raises(ConfigError, match=message):
         need_devices(shop.plan(machine=machine), lambda: there)
     need_devices(shop.plan(machine=machine), lambda: 8)
-    need_devices(shop.plan(), lambda: 0)
+    assert need_devices(shop.plan(), lambda: 0) == []
+
+
+def test_cards_are_shared_out_to_runs_that_take_one(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = shop.plan(machine="gpu", seeds=[0, 1])
+    assert need_devices(plan, lambda: 1) == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6,7")
+    cards = need_devices(plan, lambda: 3)
+    assert cards == ["4", "6", "7"]
+    launcher = FakeLauncher({"first": None})
+    made, _ = engine(plan, tmp_path, launcher, cards=cards)
+    made.store.prepare()
+    made._step()
+    assert [found["CUDA_VISIBLE_DEVICES"] for found in launcher.environments] == cards
+    assert made.jobs == 3
+    assert "OMP_NUM_THREADS" not in launcher.environments[0]
 
 
 def test_status_lines() -> None:

@@ -3,6 +3,8 @@
 import json
 import resource
 import signal
+import subprocess
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -300,3 +302,41 @@ def test_a_config_without_a_model(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text("[1, 2]\n")
     with pytest.raises(ConfigError, match="write a stage config"):
         run_stage("fit", str(tmp_path / "run.yaml"))
+
+
+@pytest.mark.multi_rank
+def test_two_ranks_write_one_run_and_leave_cleanly(tmp_path: Path) -> None:
+    config = write(tmp_path / "run", trainer__devices=2, trainer__strategy="ddp")
+    repo = Path(__file__).parents[2]
+    for _ in range(2):  # the second start finds it finished
+        command = [sys.executable, "-m", "vilau", "fit", "--config", config]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=repo)
+        assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())
+    assert (metrics["ranks"], metrics["steps"], metrics["finished"]) == (2, 20, True)
+    assert (tmp_path / "run/model/model.safetensors").exists()
+    assert len(list((tmp_path / "run/checkpoints").iterdir())) == 1
+
+
+def test_epochs_instead_of_steps(tmp_path: Path) -> None:
+    config = write(tmp_path, trainer__max_steps=-1, trainer__max_epochs=2)
+    data = yaml.safe_load(Path(config).read_text())
+    del data["checkpoint_every_n_steps"], data["trainer"]["val_check_interval"]
+    data["trainer"]["check_val_every_n_epoch"] = 1
+    Path(config).write_text(yaml.safe_dump(data))
+    assert run_stage("fit", config) == 0
+    assert json.loads((tmp_path / "metrics.json").read_text())["steps"] == 16
+
+
+def test_ctrl_c_reaches_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(self: ToyTraining, *args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(ToyTraining, "training_step", stop)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_stage("fit", write(tmp_path))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not (tmp_path / "metrics.json").exists()

@@ -35,7 +35,7 @@ class ProgressFile(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Note the step; the loss is fetched from the device only when it is written."""
-        if not self._due(trainer, last=trainer.global_step >= trainer.max_steps):
+        if not self._due(trainer, last=trainer.global_step >= trainer.max_steps > 0):
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if isinstance(loss, Tensor):

@@ -12,9 +12,9 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from vilau.errors import ConfigError, VilauError
+from vilau.study.outcome import run_title
 from vilau.study.overview import short_count
 from vilau.study.plan import Plan, Run, run_config
-from vilau.study.run import run_title
 from vilau.study.stage_cli import StageCLI
 
 

@@ -95,13 +95,13 @@ def draw_depths(panels: Mapping[str, Sequence[Bars]], path: Path) -> None:
 
 
 def draw_bars(
-    title: str, bars: Sequence[Bars], references: Mapping[str, Mapping[str, float]], path: Path
+    bars: Sequence[Bars], references: Mapping[str, Mapping[str, float]], path: Path
 ) -> None:
     """Draw grouped bars per family, with marks for reference values such as chance."""
     families = list(dict.fromkeys(family for item in bars for family in item.heights))
     figure = _figure(2 if len(families) <= 6 else 3, 1)
     axes = figure.add_subplot(1, 1, 1)
-    _style(axes, title)
+    _style(axes, "")
     width = 0.8 / len(bars)
     for index, item in enumerate(bars):
         shift = (index - (len(bars) - 1) / 2) * width
@@ -126,7 +126,7 @@ def draw_bars(
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
     figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False,
+        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False,
         fontsize=8, labelcolor=_INK,
     )  # fmt: skip
     _save(figure, path)
@@ -142,14 +142,30 @@ def smoothed(values: Sequence[float]) -> list[float]:
     return out
 
 
+def _unrepeated(curve: Curve) -> Curve:
+    """Drop the repetitions of a value that is measured seldom and logged at every step."""
+    if len(set(curve.values)) > len(curve.values) / 2:
+        return curve
+    kept = [
+        index
+        for index, value in enumerate(curve.values)
+        if index == 0 or value != curve.values[index - 1]
+    ]
+    return Curve([curve.steps[i] for i in kept], [curve.values[i] for i in kept])
+
+
 def _is_noisy(values: Sequence[float]) -> bool:
-    """Return whether a curve is worth smoothing: many points, and not few values repeated."""
-    return len(values) > 40 and len(set(values)) > len(values) / 2
+    """Return whether a curve is worth smoothing."""
+    return len(values) > 40
 
 
 def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
     """Draw the seeds of one variant."""
-    finite = [line for line in lines if any(math.isfinite(v) for v in line.curve.values)]
+    finite = [
+        Line(line.label, line.colour, _unrepeated(line.curve))
+        for line in lines
+        if any(math.isfinite(v) for v in line.curve.values)
+    ]
     for line in finite:
         steps, values = line.curve.steps, line.curve.values
         alone = len(finite) == 1

@@ -10,8 +10,8 @@ from typing import Any
 from vilau.errors import VilauError
 from vilau.study.dotted import merged
 from vilau.study.load import load_study
+from vilau.study.outcome import run_title
 from vilau.study.plan import Options, Plan, Run, make_plan
-from vilau.study.run import run_title
 from vilau.study.store import Store, read_json
 
 COSTS = "vilau.costs"

@@ -13,12 +13,14 @@ import yaml
 
 from vilau.study.display import clock
 from vilau.study.events import Picture
-from vilau.study.figures import COLOURS, DPI
+from vilau.study.figures import DPI
 from vilau.study.overview import short_count
 from vilau.study.page_style import CSS
-from vilau.study.results import Checked, Results, Row, show_number
-from vilau.study.schema import Column
-from vilau.study.table import WIDE, arrow
+from vilau.study.page_table import result_section
+from vilau.study.results import Checked, Results
+
+_PICTURE_PIXELS = 500
+"""Width of a picture's place on the page."""
 
 
 @dataclass
@@ -60,7 +62,7 @@ def page_html(results: Results, stages: list[StageReport], *, command: str) -> s
     name = escape(results.plan.study.name)
     body = [
         _header(results),
-        _result(results),
+        result_section(results),
         _claims(results),
         *(_stage(stage, number) for number, stage in enumerate(stages, 1)),
         _passports(results),
@@ -108,99 +110,6 @@ def _header(results: Results) -> str:
     )
 
 
-def _result(results: Results) -> str:
-    if not results.plan.study.columns:
-        return ""
-    table = _turned_table(results) if len(results.plan.study.columns) > WIDE else _table(results)
-    notes = "".join(f"<li>{escape(note)}</li>" for note in results.notes())
-    hint = ""
-    if results.paper:
-        hint = (
-            '<p class="hint">The paper\'s numbers were measured on other data, at another size, in the'
-            " paper's unit: they stand apart and are there for the direction only.</p>"
-        )
-    return (
-        f'<section id="result"><h2>Result</h2><div class="card">{table}</div>{hint}'
-        f"{f'<ul class=notes>{notes}</ul>' if notes else ''}</section>"
-    )
-
-
-def _table(results: Results) -> str:
-    """Return the table with a line per variant, baseline and line of the paper."""
-    columns = results.plan.study.columns
-    head = "".join(_heading(heading, column) for heading, column in columns.items())
-    body = ""
-    for kind, rows in _sections(results):
-        lines = "".join(
-            f"<tr><td>{_label(kind, row, number)}</td>"
-            + "".join(_cell(results, kind, row, heading) for heading in columns)
-            + "</tr>"
-            for number, row in enumerate(rows)
-        )
-        if kind == "paper" and rows:
-            lines = f'<tr><th colspan="{len(columns) + 1}">Printed in the paper</th></tr>{lines}'
-        body += f'<tbody class="{kind}">{lines}</tbody>' if rows else ""
-    return f"<table><thead><tr><th></th>{head}</tr></thead>{body}</table>"
-
-
-def _turned_table(results: Results) -> str:
-    """Return the table with a line per metric, for studies of many."""
-    columns = results.plan.study.columns
-    sections = [(kind, rows) for kind, rows in _sections(results) if rows]
-    head = "".join(
-        f'<th class="{kind}">{_label(kind, row, number)}'
-        f"{'<small>in the paper</small>' if kind == 'paper' else ''}</th>"
-        for kind, rows in sections
-        for number, row in enumerate(rows)
-    )
-    body = "".join(
-        f"<tr>{_heading(heading, column)}"
-        + "".join(_cell(results, kind, row, heading) for kind, rows in sections for row in rows)
-        + "</tr>"
-        for heading, column in columns.items()
-    )
-    return f'<table class="turned"><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>'
-
-
-def _sections(results: Results) -> list[tuple[str, list[Row]]]:
-    return [("ours", results.ours), ("baselines", results.baselines), ("paper", results.paper)]
-
-
-def _heading(heading: str, column: Column) -> str:
-    source = f"{escape(column.stage)}/{escape(column.metric)}"
-    return f"<th>{escape(heading)} {arrow(column)}<small>{source}</small></th>"
-
-
-def _label(kind: str, row: Row, number: int) -> str:
-    if kind != "ours":
-        return escape(row.label)
-    colour = COLOURS[number % len(COLOURS)]
-    return f'<span class="swatch" style="background:{colour}"></span>{escape(row.label)}'
-
-
-def _cell(results: Results, kind: str, row: Row, heading: str) -> str:
-    cell, column = row.cells.get(heading), results.plan.study.columns[heading]
-    if cell is None or (cell.mean is None and not cell.short):
-        return f'<td class="{kind} empty">–</td>'
-    if cell.mean is None:
-        return f'<td class="{kind} empty" title="{escape(cell.note)}">{escape(cell.short)}</td>'
-    if kind == "paper":
-        return f'<td class="{kind}">{cell.mean:g}</td>'
-    spread = f" <small>± {show_number(cell.sd, column)}</small>" if cell.sd is not None else ""
-    best = " best" if kind == "ours" and _best(results.ours, heading, column) == row.name else ""
-    return f'<td class="{kind}{best}"><span>{show_number(cell.mean, column)}</span>{spread}</td>'
-
-
-def _best(rows: list[Row], heading: str, column: Column) -> str:
-    """Return the name of the row with the best mean, if more than one row has a number."""
-    means = {row.name: row.cells[heading].mean for row in rows}
-    known = {name: mean for name, mean in means.items() if mean is not None and mean == mean}
-    if len(known) < 2 or len(set(known.values())) < 2:
-        return ""
-    sign = 1 if column.higher_is_better else -1
-    return max(known, key=lambda name: sign * known[name])
-
-
 def _claims(results: Results) -> str:
     if not results.claims:
         return ""
@@ -238,6 +147,7 @@ def _stage(stage: StageReport, number: int) -> str:
         parts.append(
             f"<details><summary>More curves: learning rate, speed and the rest</summary>{charts}</details>"
         )
+    parts.append(_metrics(stage))
     configs = "".join(
         f"<h3>{escape(run.label)} · {run.name}</h3><pre>{escape(run.config)}</pre>"
         for run in stage.runs
@@ -275,7 +185,7 @@ def _runs(stage: StageReport) -> str:
             f"{m['steps']:,}".replace(",", " ") if m.get("steps") else "–",
             clock(float(m.get("seconds", 0))),
             short_count(m.get("parameters", 0)),
-            short_count(m.get("trainable_parameters", 0)),
+            short_count(m.get("trainable_parameters", 0)) if stage.command == "fit" else "–",
             f"{m.get('peak_memory_bytes', 0) / 2**30:.1f} GiB",
             escape(f"{m.get('device', '')} × {m.get('ranks', 1)}, {m.get('precision', '')}"),
             f"<code>{run.name}</code>",
@@ -291,6 +201,29 @@ def _runs(stage: StageReport) -> str:
     )
 
 
+def _metrics(stage: StageReport) -> str:
+    """Return every metric of every run, folded away."""
+    runs = [(run.label, run.metrics["metrics"]) for run in stage.runs if run.metrics]
+    names = sorted({name for _, metrics in runs for name in metrics})
+    if not names:
+        return ""
+    head = "".join(f"<th>{escape(label)}</th>" for label, _ in runs)
+    body = "".join(
+        f"<tr><td><code>{escape(name)}</code></td>"
+        + "".join(f"<td>{_short(metrics.get(name))}</td>" for _, metrics in runs)
+        + "</tr>"
+        for name in names
+    )
+    return (
+        f'<details><summary>All {len(names)} metrics</summary><div class="card"><table class="runs">'
+        f"<thead><tr><th>metric</th>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
+    )
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.5g}"
+
+
 def _chart(caption: str, path: Path) -> str:
     png = path.read_bytes()
     # A PNG's width stands in bytes 16-19; figures are drawn at twice the size they are shown in.
@@ -303,11 +236,17 @@ def _chart(caption: str, path: Path) -> str:
 
 def _gallery(pictures: list[tuple[str, Picture]]) -> str:
     figures = "".join(
-        f'<figure class="card"><img alt="{escape(label)}" src="{_data_url(picture.png)}">'
+        f'<figure class="card"><img alt="{escape(label)}" {_size(picture)} src="{_data_url(picture.png)}">'
         f"<figcaption><span>{escape(label)}</span><span>step {picture.step}</span></figcaption></figure>"
         for label, picture in pictures
     )
     return f'<div class="gallery">{figures}</div>'
+
+
+def _size(picture: Picture) -> str:
+    """Enlarge small pictures by whole pixels; let others fill their place smoothly."""
+    times = _PICTURE_PIXELS // max(1, picture.width)
+    return f'class="pixels" width="{times * picture.width}"' if times >= 2 else ""
 
 
 def _passports(results: Results) -> str:

@@ -94,9 +94,10 @@ figure { margin: 1rem 0 0; }
 figure.chart { padding: 1rem 1.1rem .8rem; }
 figure.chart img { width: 100%; height: auto; display: block; }
 figcaption { font-size: .84rem; color: var(--soft); margin: 0 0 .6rem; }
-.gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+.gallery { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 .gallery figure { margin: 0; padding: .9rem; }
-.gallery img { width: 100%; height: auto; image-rendering: pixelated; border-radius: 6px; display: block; }
+.gallery img { width: 100%; height: auto; border-radius: 6px; display: block; }
+.gallery img.pixels { width: auto; max-width: 100%; image-rendering: pixelated; }
 .gallery figcaption { margin: .55rem 0 0; display: flex; justify-content: space-between; }
 details { margin-top: 1rem; }
 summary { cursor: pointer; color: var(--soft); font-size: .9rem; padding: .3rem 0; }

@@ -144,7 +144,7 @@ def _add_bars(stage: StageReport, results: Results, folder: Path) -> None:
             if f"{group}_{name}" in numbers
         }
         path = folder / f"{stage.name}_{group}.png"
-        draw_bars(group.replace("_", " "), bars, references, path)
+        draw_bars(bars, references, path)
         stage.figures[f"{group.replace('_', ' ')} by family"] = path
 
 

@@ -10,23 +10,22 @@ What happens when something goes wrong:
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
 import yaml
 
-from vilau.errors import ConfigError, VilauError
+from vilau.errors import VilauError
 from vilau.study.display import Display, Running, clock
 from vilau.study.environment import available_cores
+from vilau.study.outcome import Outcome, gate_sentence, run_title
 from vilau.study.plan import Plan, Run, run_config
 from vilau.study.processes import Child, Launcher, Spawner, stop_all
-from vilau.study.schema import Gate
 from vilau.study.store import Store, erase, read_json, run_lock, write_atomic
 
 BUSY = 75
@@ -35,24 +34,11 @@ _RETRY_BUSY_S = 2.0
 
 
 @dataclass
-class Outcome:
-    """What came of a plan."""
-
-    finished: set[str] = field(default_factory=set)
-    trained: set[str] = field(default_factory=set)
-    """Runs that this engine itself brought to their end."""
-    failed: dict[str, str] = field(default_factory=dict)
-    """Run name -> why it has no result."""
-    exit_code: int = 0
-    gate: str = ""
-    """The sentence of a gate that did not open."""
-
-
-@dataclass
 class _Job:
     run: Run
     child: Child
     started_s: float
+    card: str | None = None
 
 
 class Engine:
@@ -61,10 +47,12 @@ class Engine:
     Args:
         plan: what to run.
         store: where the runs live.
-        jobs: how many processes side by side; None: one per core, as many as the plan can use.
+        jobs: how many processes side by side; None: one per core or card, as many as the plan can
+            use.
         fresh: erase finished and half-finished runs of the plan and train them anew.
         display: where progress is shown.
         launcher: how processes are started.
+        cards: ids of the graphics cards to share out, where every run takes one.
         check: arguments of ``vilau`` that check the whole study; run beside the first stages, so
             that a mistake in the last stage shows in seconds and not after hours.
     """
@@ -78,14 +66,16 @@ class Engine:
         fresh: bool = False,
         display: Display | None = None,
         launcher: Launcher | None = None,
+        cards: Sequence[str] = (),
         check: list[str] | None = None,
     ) -> None:
         self.plan, self.store, self.fresh = plan, store, fresh
         on_cpu = plan.trainer.get("accelerator") == "cpu"
         cores = available_cores()
         # A graphics card is not shared unless the user says so.
-        # One core per run whatever the plan's width: numbers must not change with ``--only``.
-        self.jobs = jobs or (cores if on_cpu else 1)
+        places = cores if on_cpu else max(1, len(cards))
+        self.jobs = jobs or min(places, plan.width())
+        self.cards = list(cards)
         self.threads = max(1, cores // self.jobs) if on_cpu else None
         self.display = display or Display()
         self.launcher = launcher or Spawner()
@@ -184,14 +174,22 @@ class Engine:
         if threads is not None:
             # PyTorch takes its threads from run.yaml; numpy must not add some of its own.
             environment["OMP_NUM_THREADS"] = "1"
+        card = self._free_card()
+        if card is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = card
         child = self.launcher.launch(
             [run.stage.command, "--config", str(run_dir / "run.yaml")],
             environment,
             run_dir / "log.txt",
         )
-        self._jobs[run.name] = _Job(run, child, time.monotonic())
+        self._jobs[run.name] = _Job(run, child, time.monotonic(), card)
         self.outcome.trained.add(run.name)
         self.display.say(f"▸ {self.title(run.name)}  ({run.name})")
+
+    def _free_card(self) -> str | None:
+        """Return the card that fewest running stages use; None where cards are not shared out."""
+        used = [job.card for job in self._jobs.values()]
+        return min(self.cards, key=used.count) if self.cards else None
 
     def _threads(self, run_dir: Path) -> int | None:
         """Return the threads to use: those of the first start, for a resumed run to compute alike."""
@@ -301,76 +299,11 @@ class Engine:
         )
 
 
-def run_title(plan: Plan, name: str) -> str:
-    """Return ``stage · variants [· seed k]`` of a run."""
-    users = plan.users(name)
-    variants = list(dict.fromkeys(plan.study.variants[cell.variant].label for cell in users))
-    everywhere = len(variants) == len({cell.variant for cell in plan.cells}) > 1
-    parts = [plan.runs[name].stage.name, "all variants" if everywhere else ", ".join(variants)]
-    if len(plan.seeds) > 1:
-        seeds = sorted({cell.seed for cell in users})
-        parts.append("all seeds" if len(seeds) > 1 else f"seed {seeds[0]}")
-    return " · ".join(parts)
-
-
-def gate_sentence(gate: Gate, title: str, metrics: dict[str, object]) -> str:
-    """Return why a gate stays shut, or an empty text where its condition holds."""
-    found = metrics.get("metrics")
-    numbers = found if isinstance(found, dict) else {}
-    wanted = gate.condition.show(lambda _: gate.metric)
-    if gate.metric not in numbers:
-        known = ", ".join(sorted(numbers)) or "no metric"
-        return f"{title}: the gate {wanted} cannot be checked, the stage logged {known}."
-    value = float(numbers[gate.metric])
-    if gate.condition.value({"value": value}):
-        return ""
-    says = f" {gate.says}" if gate.says else ""
-    return f"{title}: {gate.metric} is {value:.4g}, the gate asks for {wanted}.{says}"
-
-
-def link_plan(plan: Plan, store: Store) -> None:
-    """Make ``runs/<study>/<variant>[/seed<k>]/<stage>`` links to every run that exists."""
-    store.unlink_all(plan.study.name)
-    for cell in plan.cells:
-        seed = (f"seed{cell.seed}",) if len(plan.seeds) > 1 else ()
-        if store.run_dir(cell.run).exists():
-            store.link(plan.study.name, (cell.variant, *seed, cell.stage), cell.run)
-
-
-def need_devices(plan: Plan, count: Callable[[], int]) -> None:
-    """Refuse a machine whose devices this computer lacks, before anything is started.
-
-    Args:
-        plan: its ``trainer`` names accelerator and devices.
-        count: returns how many accelerators PyTorch sees.
-
-    Raises:
-        ConfigError: too few.
-    """
-    if plan.trainer.get("accelerator") not in ("gpu", "cuda", "mps"):
-        return
-    wanted = plan.trainer.get("devices", 1)
-    there = count()
-    if there == 0:
-        raise ConfigError(
-            f"--machine {plan.options.machine} needs a GPU and PyTorch sees none here;"
-            " use --machine cpu."
-        )
-    if isinstance(wanted, int) and wanted > there:
-        raise ConfigError(
-            f"--machine {plan.options.machine} asks for {wanted} devices and PyTorch sees {there}"
-            " here; use --machine gpu."
-        )
-
-
-def room_left(store: Store) -> int:
-    """Return the free bytes of the disk that holds the store."""
-    return shutil.disk_usage(store.root).free
-
-
 def _how(code: int) -> str:
     if code >= 0:
         return f"exit code {code}"
+    if -code == signal.SIGKILL:
+        return "SIGKILL: somebody killed it, or the system ran out of memory"
     try:
         return signal.Signals(-code).name
     except ValueError:

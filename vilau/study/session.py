@@ -5,21 +5,24 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import logging
+import os
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from vilau.errors import ConfigError
 from vilau.study import overview
 from vilau.study.display import Display
 from vilau.study.environment import disk_error
 from vilau.study.forge import Forge, can_fork, modules_of
 from vilau.study.load import load_study
+from vilau.study.outcome import Outcome
 from vilau.study.plan import Options, Plan, make_plan
 from vilau.study.processes import Spawner
 from vilau.study.results import collect
-from vilau.study.run import Engine, Outcome, link_plan, need_devices
+from vilau.study.run import Engine
 from vilau.study.store import Store, read_json, write_json
 from vilau.study.table import MADE_OF, fingerprint, terminal_table
 
@@ -50,7 +53,7 @@ def run_study(
     study = load_study(path)
     plan = make_plan(study, options)
     store = Store(runs)
-    need_devices(plan, _count_devices)
+    cards = need_devices(plan, _count_devices)
     display = Display()
     engine = Engine(
         plan,
@@ -59,6 +62,7 @@ def run_study(
         fresh=fresh,
         display=display,
         launcher=Forge(modules_of(plan), display.say) if can_fork(plan) else Spawner(),
+        cards=cards,
         check=["check", *arguments_of(path, options)],
     )
     try:
@@ -114,6 +118,48 @@ def arguments_of(path: str, options: Options) -> list[str]:
     for flag, values in (("--set", options.overrides), ("--only", options.only)):
         arguments += [flag, *values] if values else []
     return arguments + (["--until", options.until] if options.until else [])
+
+
+def link_plan(plan: Plan, store: Store) -> None:
+    """Make ``runs/<study>/<variant>[/seed<k>]/<stage>`` links to every run that exists."""
+    store.unlink_all(plan.study.name)
+    for cell in plan.cells:
+        seed = (f"seed{cell.seed}",) if len(plan.seeds) > 1 else ()
+        if store.run_dir(cell.run).exists():
+            store.link(plan.study.name, (cell.variant, *seed, cell.stage), cell.run)
+
+
+def need_devices(plan: Plan, count: Callable[[], int]) -> list[str]:
+    """Refuse a machine whose devices this computer lacks, before anything is started.
+
+    Args:
+        plan: its ``trainer`` names accelerator and devices.
+        count: returns how many accelerators PyTorch sees.
+
+    Returns:
+        The ids of the cards to share out between runs that take one each; none for other machines.
+
+    Raises:
+        ConfigError: too few.
+    """
+    if plan.trainer.get("accelerator") not in ("gpu", "cuda", "mps"):
+        return []
+    wanted = plan.trainer.get("devices", 1)
+    there = count()
+    if there == 0:
+        raise ConfigError(
+            f"--machine {plan.options.machine} needs a GPU and PyTorch sees none here;"
+            " use --machine cpu."
+        )
+    if isinstance(wanted, int) and wanted > there:
+        raise ConfigError(
+            f"--machine {plan.options.machine} asks for {wanted} devices and PyTorch sees {there}"
+            " here; use --machine gpu."
+        )
+    if wanted != 1 or there == 1:
+        return []
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(index) for index in range(there)]
 
 
 def quiet_lightning() -> None:

@@ -65,6 +65,9 @@ def run_stage(command: str, config_file: str, *, fresh: bool = False) -> int:
             return _run(command, file, run_dir)
     except SIGTERMException:
         return STOPPED
+    except SystemExit as error:
+        # Lightning leaves the process after Ctrl-C; the command line has a sentence for it.
+        raise (KeyboardInterrupt if error.code == 1 else error) from error
     except Exception as error:
         raise (disk_error(error, run_dir) or error) from error
 

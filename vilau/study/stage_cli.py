@@ -125,7 +125,8 @@ class StageCLI(LightningCLI):
     ) -> dict[str, Any]:
         """Return what a run adds to its config's trainer."""
         trainer = self.config.trainer
-        max_steps = int(trainer.max_steps)
+        # A stage that counts epochs only (max_steps -1) is treated like a long one.
+        max_steps = int(trainer.max_steps) if trainer.max_steps > 0 else 10_000
         every = self.config.checkpoint_every_n_steps or max(1, min(500, max_steps // 10))
         settings: dict[str, Any] = {
             "default_root_dir": str(run_dir),
@@ -146,7 +147,7 @@ class StageCLI(LightningCLI):
         if trainer.log_every_n_steps is None:
             # About a hundred points on a curve, however short the run.
             settings["log_every_n_steps"] = max(1, min(50, max_steps // 100))
-        if trainer.max_epochs is None and max_steps > 0:
+        if trainer.max_epochs is None and trainer.max_steps > 0:
             settings["max_epochs"] = -1
         return settings
 
