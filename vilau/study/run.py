@@ -72,9 +72,9 @@ class Engine:
         self.plan, self.store, self.fresh = plan, store, fresh
         on_cpu = plan.trainer.get("accelerator") == "cpu"
         cores = available_cores()
-        # A graphics card is not shared unless the user says so.
-        places = cores if on_cpu else max(1, len(cards))
-        self.jobs = jobs or min(places, plan.width())
+        # One core per run whatever the plan's width: numbers must not change with ``--only``. A
+        # graphics card is not shared unless the user says so.
+        self.jobs = jobs or (cores if on_cpu else min(max(1, len(cards)), plan.width()))
         self.cards = list(cards)
         self.threads = max(1, cores // self.jobs) if on_cpu else None
         self.display = display or Display()

@@ -167,6 +167,8 @@ def quiet_lightning() -> None:
     for name in _CHATTY_LOGGERS:
         logging.getLogger(f"lightning.{name}").addFilter(_no_chatter)
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # lpips builds torchvision's networks with arguments of an older version.
+    warnings.filterwarnings("ignore", module="torchvision.models._utils")
 
 
 _CHATTY_LOGGERS = (
