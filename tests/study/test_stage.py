@@ -332,7 +332,8 @@ def test_ctrl_c_reaches_the_command_line(tmp_path: Path, monkeypatch: pytest.Mon
     def stop(self: ToyTraining, *args: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
 
-    before = signal.getsignal(signal.SIGINT)
+    # A test run in the background starts with SIGINT ignored, and so would everything in it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(ToyTraining, "training_step", stop)
     try:
         with pytest.raises(KeyboardInterrupt):
