@@ -131,7 +131,7 @@ class PromptBatch(Movable):
     skills: list[list[str]]
     """The skills a prompt asks for (``attribute``, ``counting``, ...)."""
     references: Tensor | None = None
-    """uint8 ``(B, 3, H, W)``: real images of the same prompts, the reference set of FID."""
+    """uint8 ``(R, 3, H, W)``: real images, FID's reference set spread over the batches; not the prompts' own."""
     first_index: int = 0
     """Index of the first prompt in its set: image i is drawn from seed ``(seed, first_index + i)``."""
 

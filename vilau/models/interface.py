@@ -52,8 +52,8 @@ class VisualTokenizer(nn.Module, ABC):
 class LossTerms:
     """Named loss sums and the number of predictions in each.
 
-    Sums and counts, not means: adding them over micro-batches and ranks before dividing gives every
-    prediction the same weight.
+    Sums and counts, not means: whoever adds them over micro-batches and ranks before dividing gives every
+    prediction the same weight. Training divides within each micro-batch and rank, as the published code does.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
