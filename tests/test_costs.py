@@ -219,10 +219,16 @@ def test_language_operations_equal_torchs_own_count() -> None:
 def test_depth_transformer_operations_equal_torchs_own_count() -> None:
     head, quantizer = HeadConfig(**TINY_HEAD), QuantizerConfig(**TINY_QUANTIZER)
     module = DepthTransformer(
-        head, depth=3, code_width=48, hidden_width=64, codebook_size=32
+        head,
+        depth=3,
+        code_width=48,
+        hidden_width=64,
+        codebook_size=32,
+        partial_sums=lambda codes: torch.zeros(*codes.shape, 48),
     ).eval()
     count = counts.depth_transformer(head, quantizer, code_width=48, width=64, positions=5)
-    assert measured(lambda: module(torch.zeros(5, 64), torch.zeros(5, 3, 48))) == count.flops
+    codes = torch.zeros(1, 5, 3, dtype=torch.int64)
+    assert measured(lambda: module(torch.zeros(1, 5, 64), codes)) == count.flops
     assert sum(p.numel() for p in module.parameters()) == count.parameters
 
 

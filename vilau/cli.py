@@ -25,10 +25,18 @@ from vilau.study.schema import COMMANDS
 from vilau.study.suggest import did_you_mean
 
 APPS: tuple[tuple[str, str, str], ...] = (
+    ("chat", "vilau.apps.chat", "ask a model about images, a clip, or in words alone"),
+    ("generate", "vilau.apps.generate", "draw pictures or clips from prompts"),
+    ("reconstruct", "vilau.apps.reconstruct", "show what each residual depth of a tower adds"),
+    ("encode", "vilau.apps.encode", "turn images into a file of codes"),
+    ("decode", "vilau.apps.decode", "turn a file of codes into images"),
+    ("classify", "vilau.apps.classify", "tell which of some classes an image shows (zero-shot)"),
+    ("convert", "vilau.apps.convert", "write a model in another layout or number format"),
     ("data", "vilau.apps.data", "turn images with captions into shards, and look at them"),
 )
 """Verbs of ``vilau.apps``: (verb, module, one line of help). A module has
-``add_parser(subparsers) -> None`` and ``run(args) -> int``; it is imported for its own verb only."""
+``add_parser(subparsers) -> None`` and ``run(args) -> int``; it is imported for its own verb only. With
+``set_defaults(spill="name")`` its positional ``name`` also takes words that stand behind options."""
 
 OTHER_PACKAGE = "lightning_sdk.cli.entrypoint"
 """Who owns the other subcommands of ``lightning``, where it is installed: ``main_cli()`` there."""
@@ -54,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr, flush=True)
         return 2
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here.", file=sys.stderr, flush=True)
+        app = bool({verb for verb, _, _ in APPS} & set(arguments[:1]))
+        words = "stopped." if app else "stopped; the same command goes on from here."
+        print(f"\n{words}", file=sys.stderr, flush=True)
         return 130
 
 
@@ -67,6 +77,11 @@ def _dispatch(arguments: list[str]) -> int:
     if not hasattr(parsed, "handler"):
         parser.print_help()
         return 2
+    # argparse fills positionals once: words behind a later option come back as unknown.
+    spill = getattr(parsed, "spill", None)
+    if spill is not None:
+        getattr(parsed, spill).extend(word for word in unknown if not word.startswith("-"))
+        unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
         known = [] if verb is None else list(subparsers[verb]._option_string_actions)
         raise ConfigError(f"unknown argument `{unknown[0]}`.{did_you_mean(unknown[0], known)}")

@@ -17,6 +17,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
+from vilau.errors import DataError
+
 
 class Movable:
     """A batch that Lightning moves to a device by calling ``to``; only its tensors move."""
@@ -71,13 +73,46 @@ class TextSegment:
 
 @dataclass(frozen=True)
 class ImageSegment:
-    """Row ``index`` of the batch's ``images``. A ``target`` image is what the model must draw."""
+    """Row ``index`` of the batch's ``images``. A ``target`` image is what the model must draw.
+
+    A ``bare`` image stands without the tokens that begin and end one; it can be read, never drawn.
+    """
 
     index: int
     target: bool = False
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        _check_drawn(self)
 
 
-Segment = TextSegment | ImageSegment
+@dataclass(frozen=True)
+class VideoSegment:
+    """Rows ``indices`` of the batch's ``images`` as the frames of one clip, in order.
+
+    Between the tokens that begin and end a clip its frames follow one another directly. A ``bare`` clip
+    is a row of bare images.
+    """
+
+    indices: tuple[int, ...]
+    target: bool = False
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        _check_drawn(self)
+        if not self.indices:
+            raise DataError("a VideoSegment has no indices; give one row of images per frame.")
+
+
+Segment = TextSegment | ImageSegment | VideoSegment
+
+
+def _check_drawn(segment: ImageSegment | VideoSegment) -> None:
+    if segment.target and segment.bare:
+        raise DataError(
+            f"{type(segment).__name__} is both target and bare, but only the token that begins an image "
+            "asks for one; write bare=False."
+        )
 
 
 @dataclass(frozen=True)
@@ -91,6 +126,10 @@ class Document:
     segments: tuple[Segment, ...]
     chat: bool = True
     source: str = ""
+    system: bool = True
+    """Whether the system sentence opens the chat."""
+    masked: bool = False
+    """Read, but nothing of it bears loss: an answer about a clip that could not be opened, for one."""
 
 
 @dataclass
@@ -119,6 +158,9 @@ class QuestionBatch(Movable):
     """For each question 1 / (number of answers of its kind)."""
     blind_answers: list[str] = field(default_factory=list)
     """For each question what the most frequent training answer would be, without looking."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For each question its published columns (``answer``, ``category``, ...) where ``benchmark`` is one of
+    ``vilau.metrics.answers.BENCHMARKS``, which then scores it; empty for the drawn world's own sets."""
 
 
 @dataclass

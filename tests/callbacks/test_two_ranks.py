@@ -31,7 +31,13 @@ def measure(folder: Path, part: slice, **settings: object) -> dict[str, float]:
         questions("pope_random", ("b ?", ["no"], "other")),
     ]
     only_first = questions("vqa_comp", ("how many ?", ["4"], "count"))
-    tests = [prompt_batches(40, 10)[part], pope[part], [VQA][part], [only_first][part]]
+    only_second = questions(
+        "mme",
+        *[("yes ?", ["yes"], "any")] * 2,
+        rows=[{"answer": truth, "category": "OCR", "question_id": 1} for truth in ("Yes", "No")],
+    )
+    sparse = [only_first, only_second]
+    tests = [prompt_batches(40, 10)[part], pope[part], [VQA][part], sparse[part]]
     callbacks = [
         ReconstructionFID(),
         ZeroShot(),
@@ -86,6 +92,7 @@ def test_two_ranks_measure_the_same_as_one(tmp_path) -> None:
     assert first == second
     assert first.keys() == alone.keys()
     assert any("vqa_comp" in name for name in first)
+    assert first["test/mme_perception"] == 50.0
     # Which real images stand in for drawings, and which others a prompt is judged by, depends on
     # the batches a rank sees; everything else does not.
     for name, value in alone.items():
@@ -97,6 +104,7 @@ def test_two_ranks_measure_the_same_as_one(tmp_path) -> None:
     assert written == {
         "vqa-rank0.jsonl",
         "vqa_comp-rank0.jsonl",
+        "mme-rank1.jsonl",
         "pope_random-rank0.jsonl",
         "pope_random-rank1.jsonl",
     }

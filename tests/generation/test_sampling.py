@@ -1,8 +1,16 @@
 import pytest
 import torch
 
-from vilau.generation.guidance import guide
-from vilau.generation.sampling import draw, filter_probabilities, image_seed, row_uniforms
+from vilau.errors import ConfigError, DataError
+from vilau.generation.guidance import check_scale, guide
+from vilau.generation.sampling import (
+    Sampling,
+    draw,
+    filter_probabilities,
+    image_seed,
+    image_seeds,
+    row_uniforms,
+)
 
 PROBS = torch.tensor([[0.05, 0.5, 0.2, 0.25], [0.97, 0.01, 0.01, 0.01]])
 LOGITS = PROBS.log()
@@ -81,3 +89,38 @@ def test_guidance_moves_away_from_the_unconditional():
     assert torch.equal(guide(conditional, unconditional, 1.0), conditional)
     assert torch.equal(guide(conditional, unconditional, 0.0), unconditional)
     assert guide(conditional, unconditional, 3.0).tolist() == [2.0, 0.0]
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf"), -1.0])
+def test_a_scale_that_cannot_guide_is_refused(scale):
+    with pytest.raises(ConfigError, match="guidance_scale is .*write 1"):
+        check_scale(scale)
+
+
+def test_sampling_filters_then_draws_and_is_greedy_at_temperature_zero():
+    uniforms = torch.tensor([0.7, 0.99])
+    drawn = Sampling(temperature=2.0, top_k=2, top_p=0.9)(LOGITS, uniforms)
+    probs = filter_probabilities(LOGITS, temperature=2.0, top_k=2, top_p=0.9)
+    assert torch.equal(drawn, draw(probs, uniforms))
+    assert Sampling(temperature=0.0)(LOGITS, uniforms).tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"temperature": -1.0}, r"temperature is -1.0; write 0 \(greedy\) or more"),
+        ({"temperature": float("nan")}, "temperature is nan"),
+        ({"top_p": 0.0}, "top_p is 0.0; write a share above 0"),
+        ({"top_p": 1.5}, "top_p is 1.5"),
+    ],
+)
+def test_sampling_that_makes_no_sense_is_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        Sampling(**settings)
+
+
+def test_one_seed_makes_one_for_each_image_and_several_are_taken_as_they_are():
+    assert image_seeds(4, 3) == [image_seed(4, i) for i in range(3)]
+    assert image_seeds([5, 6], 2) == [5, 6]
+    with pytest.raises(DataError, match="seed holds 2 seeds for 3 results; write one for each"):
+        image_seeds([5, 6], 3)

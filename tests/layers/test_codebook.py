@@ -90,3 +90,52 @@ def test_ties_go_to_the_first_code():
     book = EmaCodebook(num_codes=3, width=2)
     book.weight[:] = torch.tensor([[1.0, 0.0], [1.0, 0.0], [-1.0, 0.0]])
     assert book.nearest(torch.tensor([[0.9, 0.0], [0.0, 0.0]])).tolist() == [0, 0]
+
+
+def published_step(book: EmaCodebook, vectors: Tensor) -> Tensor:
+    """One depth as the published code computes it, on whole matrices; returns the codes."""
+    scores = torch.addmm(book.weight.square().sum(dim=1), vectors, book.weight.t(), alpha=-2.0)
+    codes, (num_codes, width) = scores.argmin(dim=1), book.weight.shape
+    counts = torch.bincount(codes, minlength=num_codes).float()
+    sums = torch.zeros_like(book.weight).index_add_(0, codes, vectors)
+    book.cluster_size_ema.mul_(book.decay).add_(counts, alpha=1 - book.decay)
+    book.embed_ema.mul_(book.decay).add_(sums, alpha=1 - book.decay)
+    if book.restart_unused_codes:
+        if len(vectors) < num_codes:
+            vectors = vectors.repeat(-(-num_codes // len(vectors)), 1)
+            vectors = vectors + torch.rand_like(vectors) * (0.01 / width**0.5)
+        candidates = vectors[torch.randperm(len(vectors))[:num_codes]]
+        unused = (book.cluster_size_ema < 1)[:, None]
+        book.embed_ema.copy_(torch.where(unused, candidates, book.embed_ema))
+        book.cluster_size_ema.clamp_(min=1)
+    total = book.cluster_size_ema.sum()
+    sizes = total * (book.cluster_size_ema + 1e-5) / (total + num_codes * 1e-5)
+    book.weight.copy_(book.embed_ema / sizes[:, None])
+    return codes
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize(("num_codes", "width", "num_vectors"), [(64, 48, 200), (130, 33, 40)])
+def test_what_is_saved_in_work_changes_no_bit(num_codes, width, num_vectors, restart):
+    """Runs that were started before go on with the same numbers and the same random state."""
+    torch.manual_seed(0)
+    layer = ResidualQuantizer(
+        depth=3, codebook_size=num_codes, width=width, restart_unused_codes=restart
+    ).train()
+    plain = EmaCodebook(num_codes=num_codes, width=width, restart_unused_codes=restart)
+    layer.codebook.cluster_size_ema.uniform_(0, 3)
+    plain.load_state_dict(layer.codebook.state_dict())
+    for step in range(3):
+        x = torch.randn(num_vectors, 1, width) + 2
+        torch.manual_seed(step)
+        seen, state = layer(x), torch.get_rng_state()
+        torch.manual_seed(step)
+        left = x[:, 0]
+        for d in range(3):
+            looked_up = plain.weight.clone()
+            codes = published_step(plain, left)
+            assert torch.equal(seen.codes[:, 0, d], codes)
+            left = left - looked_up[codes]
+        assert torch.equal(torch.get_rng_state(), state)
+        for name, buffer in plain.named_buffers():
+            assert torch.equal(layer.codebook.get_buffer(name), buffer), name

@@ -10,7 +10,9 @@ B, P, Z, D, K = 3, 5, 8, 4, 16
 def quantizer(**changes) -> ResidualQuantizer:
     torch.manual_seed(0)
     built = ResidualQuantizer(**{"depth": D, "codebook_size": K, "width": Z, **changes})
-    built.codebook.weight[K // 2 :] *= 0.3  # fine codes, so that later depths have work
+    with torch.no_grad():
+        for d in range(1 if built.shared_codebook else built.depth):
+            built.book(d).weight[K // 2 :] *= 0.3  # fine codes, so that later depths have work
     return built.eval()
 
 
@@ -106,3 +108,39 @@ def test_codebook_moves_in_training_alone(training, moves):
 
 def test_nothing_of_the_codebook_is_trained_by_gradients():
     assert list(quantizer().parameters()) == []
+
+
+def test_codes_alone_teach_nothing():
+    layer, x = quantizer(), features()
+    seen = layer(x)
+    before = {name: b.clone() for name, b in layer.state_dict().items()}
+    assert torch.equal(layer.train().encode(x), seen.codes)
+    assert all(torch.equal(b, before[name]) for name, b in layer.state_dict().items())
+
+
+@pytest.mark.parametrize("options", [{}, {"learning": "gradient"}, {"initialisation": "data"}])
+@pytest.mark.parametrize("training", [False, True])
+def test_nothing_to_quantise(training, options):
+    layer = quantizer(**options).train(training)
+    before = {name: b.clone() for name, b in layer.state_dict().items()}
+    x = torch.zeros(0, P, Z, requires_grad=True)
+    seen = layer(x)
+    (seen.features.sum() + seen.commitment_loss).backward()
+    assert seen.features.shape == (0, P, Z)
+    assert seen.codes.shape == layer.encode(x).shape == (0, P, D)
+    assert seen.residual_energy.shape == (0, D)
+    assert float(seen.commitment_loss.detach()) == 0
+    assert all(torch.equal(b, before[name]) for name, b in layer.state_dict().items())
+
+
+@pytest.mark.parametrize(("depth", "codebook_size"), [(1, 16), (1, 1), (3, 1), (2, 200)])
+def test_any_depth_and_codebook_size(depth, codebook_size):
+    layer, x = quantizer(depth=depth, codebook_size=codebook_size).train(), features()
+    for _ in range(2):
+        seen = layer(x)
+    assert seen.codes.shape == (B, P, depth)
+    assert 0 <= int(seen.codes.min()) <= int(seen.codes.max()) < codebook_size
+    assert seen.features.isfinite().all()
+    layer.eval()
+    seen = layer(x)
+    assert torch.equal(layer.embed(seen.codes), seen.features)

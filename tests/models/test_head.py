@@ -8,48 +8,64 @@ from vilau.models.vila_u.head import DepthTransformer
 N, D, Z, E, K = 5, 4, 6, 10, 9
 
 
+TABLE = torch.randn(K, Z, generator=torch.Generator().manual_seed(1))
+
+
 def head(dropout=0.0) -> DepthTransformer:
     torch.manual_seed(0)
     config = HeadConfig(width=16, num_layers=2, num_heads=2, dropout=dropout)
-    return DepthTransformer(config, depth=D, code_width=Z, hidden_width=E, codebook_size=K)
+    return DepthTransformer(
+        config,
+        depth=D,
+        code_width=Z,
+        hidden_width=E,
+        codebook_size=K,
+        partial_sums=lambda codes: TABLE[codes].cumsum(dim=-2),
+    )
 
 
 def test_sampling_with_a_cache_sees_the_teacher_forced_logits():
     layer, hidden = head(), torch.randn(N, E)
-    table = torch.randn(K, Z)
     seen = []
 
     def choose(logits, depth):
         seen.append(logits)
         return (logits.argmax(dim=-1) + depth) % K
 
-    codes, sums = layer.sample(hidden, choose=choose, vectors=lambda c: table[c])
+    codes, sums = layer.sample(hidden, choose=choose, vectors=lambda c: TABLE[c])
     assert codes.shape == (N, D)
-    torch.testing.assert_close(sums, table[codes].sum(dim=1))
-    forced = layer(hidden, table[codes].cumsum(dim=1))
-    torch.testing.assert_close(torch.stack(seen, dim=1), forced)
+    torch.testing.assert_close(sums, TABLE[codes].sum(dim=1))
+    forced = layer(hidden[None], codes[None])
+    assert forced.shape == (1, N, D, K)
+    torch.testing.assert_close(torch.stack(seen, dim=1), forced[0])
 
 
 def test_a_depth_sees_the_codes_before_it_alone():
-    layer, hidden = head(), torch.randn(N, E)
-    sums = torch.randn(N, D, Z)
-    base = layer(hidden, sums)
+    layer, hidden = head(), torch.randn(1, N, E)
+    codes = torch.randint(K, (1, N, D))
+    base = layer(hidden, codes)
     for d in range(D):
-        changed = sums.clone()
-        changed[:, d] += 1.0
-        moved = (layer(hidden, changed) - base).abs().amax(dim=(0, 2)) > 1e-6
+        changed = codes.clone()
+        changed[..., d] = (codes[..., d] + 1) % K
+        moved = (layer(hidden, changed) - base).abs().amax(dim=(0, 1, 3)) > 1e-6
         assert moved.tolist() == [later > d for later in range(D)]
 
 
 def test_positions_do_not_see_one_another():
-    layer, hidden, sums = head(), torch.randn(N, E), torch.randn(N, D, Z)
-    torch.testing.assert_close(layer(hidden[1:2], sums[1:2]), layer(hidden, sums)[1:2])
+    layer, hidden, codes = head(), torch.randn(2, N, E), torch.randint(K, (2, N, D))
+    alone = layer(hidden[1:, 1:2], codes[1:, 1:2])
+    torch.testing.assert_close(alone, layer(hidden, codes)[1:, 1:2])
 
 
 def test_published_size():
     with torch.device("meta"):
         published = DepthTransformer(
-            HeadConfig(), depth=4, code_width=1024, hidden_width=4096, codebook_size=16384
+            HeadConfig(),
+            depth=4,
+            code_width=1024,
+            hidden_width=4096,
+            codebook_size=16384,
+            partial_sums=torch.cumsum,
         )
     assert sum(p.numel() for p in published.parameters()) == 527_145_984
 

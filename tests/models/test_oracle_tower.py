@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from vilau.errors import CheckpointError
+from vilau.generation.guidance import guide
 from vilau.layers.quantize import ResidualQuantizer
 from vilau.models.sizes import SiglipSizes
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
@@ -60,7 +61,7 @@ def built_tower(record) -> VisionTower:
     return tower.eval()
 
 
-def built_head(record) -> DepthTransformer:
+def built_head(record, tower) -> DepthTransformer:
     published = json.loads(record["config_json"])["rqtransformer"]
     config = HeadConfig(
         width=published["embed_dim"],
@@ -73,6 +74,7 @@ def built_head(record) -> DepthTransformer:
         code_width=published["input_embed_dim_1"],
         hidden_width=published["input_embed_dim_2"],
         codebook_size=published["vocab_size"],
+        partial_sums=tower.quantizer.embed_cumulative,
     )
     head.load_state_dict(head_state(record["state_dict"]))
     return head.eval()
@@ -141,11 +143,29 @@ def test_straight_through_gradient(record, tower):
 
 @torch.no_grad()
 def test_depth_transformer(record, tower):
-    codes, hidden = record["code"].flatten(0, 2), record["llm_hidden"].flatten(0, 1)
-    head = built_head(record)
-    logits = head(hidden, tower.quantizer.embed_cumulative(codes))
-    close(logits, record["depth_logits"].flatten(0, 1), 3e-6)
-    close(F.cross_entropy(logits.flatten(0, 1), codes.flatten()), record["depth_loss"], 2e-6)
+    codes = record["code"].flatten(1, 2)
+    logits = built_head(record, tower)(record["llm_hidden"], codes)
+    close(logits, record["depth_logits"], 3e-6)
+    close(F.cross_entropy(logits.flatten(0, 2), codes.flatten()), record["depth_loss"], 2e-6)
+
+
+@torch.no_grad()
+def test_one_guided_step(record, tower):
+    """Two rows with a prompt, then the same two without; the recorded codes are taken as drawn."""
+    codes, seen = record["gen_codes"][:, 0], []
+
+    def choose(logits, depth):
+        seen.append(guide(logits[:2], logits[2:], 3.0))
+        return codes[:, depth]
+
+    drawn, features = built_head(record, tower).sample(
+        record["llm_hidden"][:, 0],
+        choose=choose,
+        vectors=tower.quantizer.codebook.weight.__getitem__,
+    )
+    assert torch.equal(drawn, codes)
+    close(torch.stack(seen), record["gen_guided_logits"], 1.1e-5)
+    close(features, record["gen_features"][:, 0], 1e-6)
 
 
 @pytest.mark.parametrize("restart", [False, True])

@@ -143,7 +143,7 @@ def test_a_write_that_breaks_off_leaves_nothing_to_load(folder, monkeypatch):
     def full_disk(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vilau.models.storage.save_file", full_disk)
+    monkeypatch.setattr("vilau.models.storage.write_safetensors", full_disk)
     with pytest.raises(CheckpointError, match="No space left on device"):
         tiny.tower().save(folder)
     with pytest.raises(CheckpointError, match=r"holds no config.json"):

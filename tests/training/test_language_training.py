@@ -1,7 +1,9 @@
+import pytest
 import torch
 
 from tests.models import tiny
 from tests.training import toys
+from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.training.evaluate import Evaluation
 from vilau.training.pretrain import without_words_to_draw
@@ -112,8 +114,8 @@ def test_evaluation_answers_and_draws(tmp_path):
     trainer.test(module, loader, verbose=False)
     answers, drawings = recorded.outputs
     assert isinstance(answers, AnswerOutput)
-    expected = module.model.generate_text(
-        questions.questions, to_float(questions.images), max_new_tokens=4
+    expected = module.model.answer(
+        to_float(questions.images), questions.questions, max_new_tokens=4
     )
     assert answers.answers == expected
     assert isinstance(drawings, DrawingOutput)
@@ -125,7 +127,7 @@ def test_evaluation_draws_with_its_settings(tmp_path):
     module = evaluation(tmp_path, guidance_scale=1.0, top_k=1)
     greedy = module.draw(["a red circle"], seed=0)
     assert torch.equal(greedy, module.draw(["a red circle"], seed=1))
-    images = module.model.generate_images(["a red circle"], guidance_scale=1.0, top_k=1, seeds=[0])
+    images = module.model.generate_images("a red circle", guidance_scale=1.0, top_k=1)
     assert torch.equal(greedy, to_uint8(images))
 
 
@@ -133,3 +135,31 @@ def test_evaluation_hyper_parameters_are_plain(tmp_path):
     module = evaluation(tmp_path, guidance_scale=1.5)
     assert module.hparams["guidance_scale"] == 1.5
     assert all(type(v) in (str, int, float) for v in module.hparams.values())
+
+
+def test_layers_start_from_standardised_codes(tmp_path):
+    module = toys.pretraining(tmp_path, standardise_codes=True)
+    model, batch = module.model, tiny.multimodal()
+    vectors = model.tokenizer.quantize(to_float(batch.images)).features.flatten(0, 1)
+    mean, deviation = vectors.mean(dim=0), vectors.std(dim=0, correction=0)
+    layers = [model.projector[0], model.head.code_projection]
+    expected = [layer((vectors - mean) / deviation) for layer in layers]
+    model.standardise_codes(batch.images)
+    for layer, wanted in zip(layers, expected, strict=True):
+        torch.testing.assert_close(layer(vectors), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_codes_are_standardised_once_before_the_first_step(tmp_path, monkeypatch):
+    module = toys.pretraining(tmp_path, standardise_codes=True)
+    steps = []
+    monkeypatch.setattr(
+        module.model, "standardise_codes", lambda images: steps.append(module.global_step)
+    )
+    toys.fit(module, toys.multimodal_data(), 3)
+    assert steps == [0]
+
+
+def test_codes_cannot_be_standardised_without_images(tmp_path):
+    module = toys.pretraining(tmp_path, standardise_codes=True)
+    with pytest.raises(ConfigError, match="standardise_codes is true, but the first batch has no"):
+        module.model.standardise_codes(tiny.images(2)[:0])

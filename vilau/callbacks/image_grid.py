@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from vilau.callbacks.measuring import MeasuringCallback
-from vilau.callbacks.pictures import captioned, grid, show
+from vilau.callbacks.pictures import show
+from vilau.callbacks.sheets import captioned, grid
 from vilau.errors import ConfigError
 from vilau.types import DrawingOutput, Draws, ImageTextBatch, PromptBatch, Reconstructs
 

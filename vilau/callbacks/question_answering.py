@@ -9,13 +9,19 @@ import lightning.pytorch as pl
 from torch import Tensor
 
 from vilau.callbacks.measuring import MeasuringCallback
-from vilau.callbacks.pictures import captioned, show
+from vilau.callbacks.pictures import show
+from vilau.callbacks.sheets import captioned
 from vilau.metrics.answers import (
+    POPE_SETTINGS,
+    AnswerMetric,
+    AnswerStyle,
     GroupedMean,
     PopeScores,
-    PopeStyle,
+    answer_metric,
     best_vqa_accuracy,
+    check_style,
     exact_match,
+    mean_scores,
     names_on_all_ranks,
     vqa_accuracy,
 )
@@ -34,7 +40,11 @@ class QuestionAnswering(MeasuringCallback):
 
     The benchmarks ``pope_random``, ``pope_popular`` and ``pope_adversarial`` give
     ``test/pope_random_accuracy``, ``_precision``, ``_recall``, ``_f1`` and ``_yes_ratio`` and so
-    on, and all together ``test/pope_accuracy``, ``test/pope_f1`` and the rest.
+    on, all together ``test/pope_accuracy``, ``test/pope_f1`` and the rest, and, if all three were
+    asked, their means ``test/pope_mean_f1`` and so on.
+
+    A published benchmark, whose questions come with ``rows``, is scored by its own rules
+    (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/seedbench_all``, and so on.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
     one file for each), a few with their images to TensorBoard and to ``images``.
@@ -42,14 +52,25 @@ class QuestionAnswering(MeasuringCallback):
     Args:
         pope_style: whose parser reads yes and no, ``lmms`` (lmms-eval) or ``llava``.
         num_samples: how many questions of each benchmark to show with their images.
+        style: whose scripts score the published benchmarks.
+
+    Raises:
+        ConfigError: a style is unknown.
     """
 
-    def __init__(self, pope_style: PopeStyle = "lmms", num_samples: int = 24) -> None:
+    def __init__(
+        self,
+        pope_style: AnswerStyle = "lmms",
+        num_samples: int = 24,
+        style: AnswerStyle = "lmms",
+    ) -> None:
         super().__init__()
-        self.pope_style: PopeStyle = pope_style
+        self.pope_style = check_style(pope_style, "POPE")
+        self.style = check_style(style, "a published benchmark")
         self.num_samples = num_samples
         self.means = GroupedMean()
         self.pope: dict[str, PopeScores] = {}
+        self.published: dict[str, AnswerMetric] = {}
         self.questions: dict[str, SetFingerprint] = {}
         self.samples: dict[str, list[tuple[Tensor, str]]] = defaultdict(list)
         self.files: dict[str, TextIO] = {}
@@ -58,6 +79,7 @@ class QuestionAnswering(MeasuringCallback):
         """Forget the last answers."""
         self.means.reset()
         self.pope = {}
+        self.published = {}
         self.questions = {}
         self.samples.clear()
         self._close(finished=False)
@@ -82,6 +104,11 @@ class QuestionAnswering(MeasuringCallback):
                 if name not in self.pope:
                     self.pope[name] = PopeScores(self.pope_style).to(pl_module.device)
                 self.pope[name].update(outputs.answers, truths)
+        elif batch.rows:
+            if benchmark not in self.published:
+                metric = answer_metric(benchmark, self.style)
+                self.published[benchmark] = metric.to(pl_module.device)
+            self.published[benchmark].update_rows(outputs.answers, batch.rows)
         else:
             self._score(batch, outputs.answers)
         self._keep(trainer, batch, outputs.answers)
@@ -157,6 +184,7 @@ class QuestionAnswering(MeasuringCallback):
             sets[benchmark] = fingerprint.compute()
         self._report_means(pl_module, split, sets)
         self._report_pope(pl_module, split, sets)
+        self._report_published(pl_module, split, sets)
         for benchmark, samples in self.samples.items():
             if not samples:
                 continue
@@ -182,14 +210,32 @@ class QuestionAnswering(MeasuringCallback):
         self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
     ) -> None:
         settings = [name for name in sets if name.startswith("pope_")]
+        found: dict[str, dict[str, Tensor]] = {}
         for name in [*settings, "pope"] if settings else []:
-            scores = self.pope.get(name) or PopeScores(self.pope_style).to(pl_module.device)
-            parts = settings if name == "pope" else [name]
+            metric = self.pope.get(name) or PopeScores(self.pope_style).to(pl_module.device)
+            found[name] = metric.compute()
+        if {f"pope_{setting}" for setting in POPE_SETTINGS} == set(settings):
+            found["pope_mean"] = mean_scores([found[name] for name in settings])
+        for name, scores in found.items():
+            parts = [name] if name in settings else settings
             passport = Passport(
-                metric="POPE (positives as in lmms-eval, ratio of yes of the predictions)",
+                metric=PopeScores.title,
                 features=f"parser {self.pope_style}",
                 reference=", ".join(f"{part} questions {sets[part][0]}" for part in parts),
                 num_samples=sum(sets[part][1] for part in parts),
+                details="mean over the settings" if name == "pope_mean" else "",
             )
-            for score, value in scores.compute().items():
+            for score, value in scores.items():
+                self.report(pl_module, f"{split}/{name}_{score}", value, passport)
+
+    def _report_published(
+        self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
+    ) -> None:
+        for name in names_on_all_ranks(self.published):
+            metric = self.published.get(name)
+            if metric is None:  # this rank saw none of it, but must take part
+                metric = answer_metric(name, self.style).to(pl_module.device)
+            questions, count = sets[name]
+            passport = metric.passport(f"{name} questions {questions}", count)
+            for score, value in metric.compute().items():
                 self.report(pl_module, f"{split}/{name}_{score}", value, passport)

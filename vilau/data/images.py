@@ -37,14 +37,15 @@ def open_rgb(data: bytes, *, at_least: int | None = None) -> Image.Image:
                 image.draft(None, (at_least, at_least))
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return _as_rgb(image)
+            return as_rgb(image)
     except UnreadableImageError:
         raise
     except Exception as error:  # Pillow's decoders raise many types for broken bytes
         raise UnreadableImageError(str(error) or type(error).__name__) from error
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
+    """Turn an image of any mode into 8-bit RGB, as ``open_rgb`` does; raises ``UnreadableImageError``."""
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I"):

@@ -1,4 +1,4 @@
-"""The loop that all three families share: hidden state -> codes of a position -> next input.
+"""The loops that all families share: hidden state -> what is drawn from it -> next input.
 
 N rows (with guidance: conditional rows, then unconditional ones), E language-model width.
 """
@@ -25,18 +25,56 @@ def draw_positions(
     num_positions: int,
     draw: Callable[[Tensor, int], Tensor],
     embed: Callable[[Tensor], Tensor],
+    given: Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Draw codes position by position and return them, ``(rows, num_positions, D)``.
 
     ``prompt`` ``(N, T, E)`` ends with the token that starts an image. ``draw(hidden (N, E), position)``
     returns the codes ``(rows, D)`` of one position (rows: the conditional half under guidance);
-    ``embed(codes (rows, D))`` returns the next input ``(N, 1, E)``.
+    ``embed(codes (rows, n, D))`` returns the inputs ``(N, n, E)`` of n positions. ``given`` codes
+    ``(rows, G, D)`` are the first G positions; ``progress(drawn, in all)`` hears of every position.
     """
-    hidden = backbone(prompt)
-    drawn = []
-    for position in range(num_positions):
+    drawn = [] if given is None else list(given.unbind(dim=1))
+    if len(drawn) < num_positions:
+        inputs = prompt if not drawn else torch.cat([prompt, embed(torch.stack(drawn, 1))], dim=1)
+        hidden = backbone(inputs)
+    for position in range(len(drawn), num_positions):
         codes = draw(hidden, position)
         drawn.append(codes)
+        if progress is not None:
+            progress(position + 1, num_positions)
         if position + 1 < num_positions:
-            hidden = backbone(embed(codes))
+            hidden = backbone(embed(codes[:, None]))
     return torch.stack(drawn, dim=1)
+
+
+def write_tokens(
+    backbone: Backbone,
+    prompt: Tensor,
+    *,
+    num_tokens: int,
+    choose: Callable[[Tensor, int], Tensor],
+    embed: Callable[[Tensor], Tensor],
+    end: int,
+    heard: Callable[[Tensor], None] | None = None,
+) -> Tensor:
+    """Write tokens one after another and return them, ``(N, up to num_tokens)``.
+
+    ``choose(hidden (N, E), step)`` returns the tokens ``(N,)``; ``embed(tokens)`` their inputs ``(N, 1, E)``. A
+    row that has said ``end`` says nothing else; when all have, or after ``num_tokens``, it is over.
+    ``heard(tokens (N, n))`` gets all tokens so far after each step.
+    """
+    hidden = backbone(prompt)
+    running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
+    written: list[Tensor] = []
+    for step in range(num_tokens):
+        token = torch.where(running, choose(hidden, step), end)
+        written.append(token)
+        running &= token != end
+        if heard is not None:
+            heard(torch.stack(written, dim=1))
+        if step + 1 == num_tokens or not running.any():
+            break
+        hidden = backbone(embed(token))
+    return torch.stack(written, dim=1)

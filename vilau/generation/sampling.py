@@ -5,9 +5,37 @@ N rows, K choices.
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from vilau.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How an index is drawn from logits; called with a row of logits and a number for each row."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest index."""
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.temperature < float("inf"):
+            raise ConfigError(f"temperature is {self.temperature}; write 0 (greedy) or more.")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ConfigError(f"top_p is {self.top_p}; write a share above 0, at most 1 (all).")
+
+    def __call__(self, logits_NK: Tensor, uniforms_N: Tensor) -> Tensor:
+        """Draw one index per row of ``logits`` at the numbers ``uniforms`` in [0, 1)."""
+        if self.temperature == 0:
+            return logits_NK.argmax(dim=-1)
+        probs_NK = filter_probabilities(
+            logits_NK, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
+        )
+        return draw(probs_NK, uniforms_N)
 
 
 def filter_probabilities(
@@ -58,3 +86,18 @@ def image_seed(seed: int, index: int) -> int:
     """Mix a run's seed and an image's index into a 63-bit seed of its own."""
     digest = hashlib.blake2b(f"{seed}:{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little") >> 1
+
+
+def image_seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    """Return ``count`` seeds: those given, or one for each image of the run's ``seed``.
+
+    Raises ``DataError`` when there are more or fewer seeds than images.
+    """
+    if isinstance(seed, int):
+        return [image_seed(seed, index) for index in range(count)]
+    seeds = list(seed)
+    if len(seeds) != count:
+        raise DataError(
+            f"seed holds {len(seeds)} seeds for {count} results; write one for each, or a single number."
+        )
+    return seeds

@@ -1,5 +1,4 @@
-"""The answer normaliser of the VQA challenge (EvalAI), as lmms-eval and LLaVA's evaluators apply
-it.
+"""The answer normalisers of the VQA challenge, as lmms-eval and LLaVA's evaluators apply them.
 
 Golden strings: "Yes." is "yes", "two" is "2", "None" is "0", "A red ball" is "red ball", "10,000"
 is "10000", "3.5" stays, "top-left" is "top left", "U.S.A." is "usa".
@@ -25,6 +24,8 @@ _NUMBER_WORDS = (
 NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_NUMBER_WORDS)}
 DIGIT_COMMA_DIGIT = re.compile(r"(?<=\d),+(?=\d)")
 FULL_STOP = re.compile(r"\.(?!\d)")
+MOST_FULL_STOPS = 32
+"""The published scripts hand a flag to the argument that limits replacements; its value is 32."""
 
 # The contractions that the challenge's table repairs: what was lost, then the words it was lost
 # from. The table is not regular ("she'd" and capital "Im" are not repaired, "somebody'd" loses its
@@ -45,6 +46,9 @@ _STEMS = {
 def _contractions() -> dict[str, str]:
     table = {"maam": "ma'am", "oclock": "o'clock", "yall": "y'all", "twas": "'twas"}
     table["somebody'd"] = "somebodyd"
+    table |= dict.fromkeys(("ow's'at", "'ows'at", "'ow'sat"), "'ow's'at")
+    table |= dict.fromkeys(("yall'll", "y'allll"), "y'all'll")
+    table |= dict.fromkeys(("yall'd've", "y'alld've", "y'all'dve"), "y'all'd've")
     for ending, words in _STEMS.items():
         for word in words.split():
             right = word + ending
@@ -61,10 +65,27 @@ CONTRACTIONS = _contractions()
 
 
 def normalize_answer(answer: str) -> str:
-    """Return an answer in the form that VQA answers are compared in."""
-    text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's")
-    text = text.replace("\n", " ").replace("\t", " ").strip()
-    return _digits_and_articles(_without_punctuation(text))
+    """Return an answer in the form in which TextVQA, OK-VQA and VizWiz compare it (EvalAI's processor).
+
+    Commas and question marks are dropped and ``'s`` set apart before `normalize_vqa`'s rules, which
+    see "red,blue" as two words where this sees one.
+    """
+    text = answer.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
+    return normalize_vqa(text)
+
+
+def normalize_vqa(answer: str) -> str:
+    """Return an answer in the form in which VQAv2's script compares it.
+
+    Punctuation is deleted or becomes a space, full stops vanish but in numbers, number words become
+    digits, articles go, lost apostrophes of contractions come back.
+    """
+    return _digits_and_articles(_without_punctuation(clean_spaces(answer)))
+
+
+def clean_spaces(answer: str) -> str:
+    """Return an answer without spaces at its ends, line breaks and tabs inside as spaces."""
+    return answer.replace("\n", " ").replace("\t", " ").strip()
 
 
 def _without_punctuation(text: str) -> str:
@@ -75,7 +96,7 @@ def _without_punctuation(text: str) -> str:
     for mark in PUNCTUATION:
         touches_space = f"{mark} " in text or f" {mark}" in text
         result = result.replace(mark, "" if touches_space or delete_all else " ")
-    return FULL_STOP.sub("", result)
+    return FULL_STOP.sub("", result, count=MOST_FULL_STOPS)
 
 
 def _digits_and_articles(text: str) -> str:

@@ -1,68 +1,130 @@
-"""Scores of answers to questions: VQA's soft accuracy, exact match, POPE with either published
-parser, and families."""
+"""Scores of answers to questions: the published benchmarks by name, and means of named groups.
+
+Each benchmark is a torchmetrics class in a file of its own; all are importable from here.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Any, TypeVar
 
-import torch
 import torch.distributed
-from torch import Tensor
-from torchmetrics import Metric
 
-from vilau.errors import DataError
-from vilau.metrics.answer_text import normalize_answer
+from vilau.errors import ConfigError
+from vilau.metrics.answer_metric import AnswerMetric
+from vilau.metrics.judged import Judge, JudgedVideoQA, MMVet
+from vilau.metrics.mmbench import MMBench
+from vilau.metrics.mme import MME
+from vilau.metrics.multiple_choice import ScienceQA, SeedBench
+from vilau.metrics.open_ended import OpenEnded
+from vilau.metrics.parsers import AnswerStyle, check_style, parse_yes_no, suggestion
+from vilau.metrics.pope import POPE_SETTINGS, Pope, PopeScores, mean_scores
+from vilau.metrics.predictions import read_predictions
+from vilau.metrics.video_qa import MatchedVideoQA
+from vilau.metrics.vqa import (
+    GQA,
+    OKVQA,
+    TextVQA,
+    VizWiz,
+    VQAv2,
+    best_vqa_accuracy,
+    exact_match,
+    vqa_accuracy,
+)
+
+__all__ = [
+    "BENCHMARKS",
+    "GQA",
+    "JUDGED",
+    "MME",
+    "OKVQA",
+    "POPE_SETTINGS",
+    "AnswerMetric",
+    "AnswerStyle",
+    "GroupedMean",
+    "Judge",
+    "JudgedVideoQA",
+    "MMBench",
+    "MMVet",
+    "MatchedVideoQA",
+    "OpenEnded",
+    "Pope",
+    "PopeScores",
+    "ScienceQA",
+    "SeedBench",
+    "TextVQA",
+    "VQAv2",
+    "VizWiz",
+    "answer_metric",
+    "best_vqa_accuracy",
+    "check_style",
+    "exact_match",
+    "mean_scores",
+    "names_on_all_ranks",
+    "parse_yes_no",
+    "read_predictions",
+    "vqa_accuracy",
+]
 
 T = TypeVar("T")
-PopeStyle = Literal["lmms", "llava"]
 
-ANNOTATORS_FOR_VOTE = 4
-"""With fewer accepted answers than this nobody could reach full marks by VQA's vote: any match is
-right then."""
+BENCHMARKS: dict[str, type[AnswerMetric]] = {
+    "vqav2": VQAv2,
+    "gqa": GQA,
+    "textvqa": TextVQA,
+    "ok_vqa": OKVQA,
+    "vizwiz_vqa": VizWiz,
+    "scienceqa": ScienceQA,
+    "scienceqa_img": ScienceQA,
+    "pope": Pope,
+    "mme": MME,
+    "seedbench": SeedBench,
+    "mmbench": MMBench,
+    "open_ended": OpenEnded,
+    "video_qa": MatchedVideoQA,
+}
+"""Benchmarks that need no judge, by lmms-eval's name where it has one."""
+
+JUDGED: dict[str, type[MMVet] | type[JudgedVideoQA]] = {
+    "mmvet": MMVet,
+    "msvd_qa": JudgedVideoQA,
+    "msrvtt_qa": JudgedVideoQA,
+    "tgif_qa": JudgedVideoQA,
+    "activitynetqa": JudgedVideoQA,
+}
+"""Benchmarks that a judge model scores."""
 
 
-def vqa_accuracy(answer: str, accepted: Sequence[str]) -> float:
-    """Return VQA's soft accuracy of one answer, in 0..1 (Antol et al. 2015).
+def answer_metric(
+    benchmark: str,
+    style: AnswerStyle = "lmms",
+    *,
+    judge: Judge | None = None,
+    judge_name: str = "",
+    **settings: Any,
+) -> AnswerMetric:
+    """Return the metric of a benchmark.
 
-    For each annotator the answer scores ``min(1, matches among the others / 3)``; the scores are
-    averaged. Eight of ten matches give 1.0, three 0.9, two 0.6, one 0.3. With one to three accepted
-    answers any match gives 1.0. Both sides are normalised first.
+    Args:
+        benchmark: a name of `BENCHMARKS` or `JUDGED`.
+        style: whose scripts read the answers.
+        judge: needed by the benchmarks of `JUDGED` alone.
+        judge_name: its model and version.
+        settings: further arguments of the benchmark's class.
+
+    Raises:
+        ConfigError: the benchmark or the style is unknown, or a judge is missing.
     """
-    said = normalize_answer(answer)
-    matches = [normalize_answer(one) == said for one in accepted]
-    if len(matches) < ANNOTATORS_FOR_VOTE:
-        return float(any(matches))
-    total = sum(matches)
-    return sum(min(1.0, (total - match) / 3) for match in matches) / len(matches)
-
-
-def best_vqa_accuracy(accepted: Sequence[str]) -> float:
-    """Return the highest soft accuracy any answer can reach: what the annotators' disagreement
-    leaves possible."""
-    return max(vqa_accuracy(answer, accepted) for answer in set(accepted))
-
-
-def exact_match(answer: str, accepted: Sequence[str]) -> float:
-    """Return 1.0 if the answer equals one of the accepted ones but for case, spaces at the ends and
-    a full stop."""
-    return float(_bare(answer) in {_bare(one) for one in accepted})
-
-
-def _bare(answer: str) -> str:
-    return answer.lower().strip().rstrip(".").strip()
-
-
-def parse_yes_no(answer: str, style: PopeStyle) -> str:
-    """Read an answer as ``yes``, ``no`` or ``other``.
-
-    ``lmms`` (lmms-eval): the lower-case stripped answer must be the bare word, so "Yes." is
-    ``other``. ``llava`` (LLaVA's and Liquid's scripts): the first sentence without commas is ``no``
-    if one of its words is ``No``, ``no`` or ``not``, and ``yes`` otherwise; never ``other``.
-    """
-    if style == "lmms":
-        word = answer.lower().strip()
-        return word if word in ("yes", "no") else "other"
-    words = answer.split(".")[0].replace(",", "").split()
-    return "no" if {"No", "no", "not"} & set(words) else "yes"
+    if benchmark in BENCHMARKS:
+        return BENCHMARKS[benchmark](style=style, **settings)
+    if benchmark not in JUDGED:
+        known = [*BENCHMARKS, *JUDGED]
+        raise ConfigError(f"There is no benchmark '{benchmark}'. {suggestion(benchmark, known)}")
+    if judge is None:
+        offline = "open_ended" if benchmark == "mmvet" else "video_qa"
+        raise ConfigError(
+            f"Benchmark '{benchmark}' is scored by a judge model and none is given; give judge and judge_name, or ask "
+            f"for '{offline}', which compares strings under a name of its own."
+        )
+    return JUDGED[benchmark](judge, judge_name, style, **settings)
 
 
 def names_on_all_ranks(names: Iterable[str]) -> list[str]:
@@ -110,55 +172,3 @@ class GroupedMean:
     def reset(self) -> None:
         """Forget everything."""
         self.sums = {}
-
-
-class PopeScores(Metric):
-    """POPE (Li et al. 2023): is the thing in the picture?
-
-    Precision and recall follow lmms-eval: an answer that is neither yes nor no counts as wrong in
-    the accuracy but as neither positive nor negative. The ratio of yes is that of the predictions
-    (lmms-eval reports the ratio of the truth, which says nothing about a model).
-
-    Args:
-        style: which published parser reads the answers, see `parse_yes_no`.
-    """
-
-    full_state_update = False
-    table: Tensor
-
-    def __init__(self, style: PopeStyle = "lmms") -> None:
-        super().__init__()
-        self.style: PopeStyle = style
-        # Rows: truth is no, yes; columns: answer read as no, yes, other.
-        zeros = torch.zeros(2, 3, dtype=torch.int64)
-        self.add_state("table", zeros, dist_reduce_fx="sum")
-
-    def update(self, answers: Sequence[str], truths: Sequence[str]) -> None:
-        """Add answers with their truths, ``yes`` or ``no``.
-
-        Raises:
-            DataError: a truth is something else.
-        """
-        for answer, truth in zip(answers, truths, strict=True):
-            row = {"no": 0, "yes": 1}.get(truth.strip().lower())
-            if row is None:
-                raise DataError(
-                    f"A POPE question has the answer '{truth}'; its answer must be yes or no."
-                )
-            read = parse_yes_no(answer, self.style)
-            self.table[row, {"no": 0, "yes": 1, "other": 2}[read]] += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return ``accuracy``, ``precision``, ``recall``, ``f1``, ``yes_ratio``: all in 0..1."""
-        table = self.table.double()
-        true_yes, false_yes, false_no = table[1, 1], table[0, 1], table[1, 0]
-        precision = true_yes / (true_yes + false_yes).clamp(min=1)
-        recall = true_yes / (true_yes + false_no).clamp(min=1)
-        scores = {
-            "accuracy": (table[0, 0] + true_yes) / table.sum().clamp(min=1),
-            "precision": precision,
-            "recall": recall,
-            "f1": 2 * precision * recall / (precision + recall).clamp(min=1e-12),
-            "yes_ratio": table[:, 1].sum() / table.sum().clamp(min=1),
-        }
-        return {name: score.float() for name, score in scores.items()}

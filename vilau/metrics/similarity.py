@@ -21,6 +21,12 @@ BACKBONES = {
 }
 
 
+def psnr(images: Tensor, reconstructions: Tensor) -> Tensor:
+    """Return the PSNR of pairs of uint8 ``(B, 3, H, W)`` in dB, ``(B,)``, at most 100."""
+    errors = (images.float() - reconstructions.float()).square().mean(dim=(1, 2, 3))
+    return (10.0 * (255.0**2 / errors).log10()).clamp(max=LARGEST_PSNR)
+
+
 class PairedSimilarity(Metric):
     """Mean PSNR and mean SSIM over pairs of uint8 images, one value per pair, at most 100 dB."""
 
@@ -37,14 +43,11 @@ class PairedSimilarity(Metric):
 
     def update(self, images: Tensor, reconstructions: Tensor) -> None:
         """Add pairs of uint8 ``(B, 3, H, W)``, 11 pixels or more per side (SSIM's window)."""
-        first, second = images.float(), reconstructions.float()
-        errors = (first - second).square().mean(dim=(1, 2, 3))
-        psnr = (10.0 * (255.0**2 / errors).log10()).clamp(max=LARGEST_PSNR)
         ssim = structural_similarity_index_measure(
-            second, first, data_range=255.0, reduction="none"
+            reconstructions.float(), images.float(), data_range=255.0, reduction="none"
         )
         assert isinstance(ssim, Tensor)
-        self.psnr_sum += psnr.double().sum()
+        self.psnr_sum += psnr(images, reconstructions).double().sum()
         self.ssim_sum += ssim.double().sum()
         self.count += len(images)
 

@@ -1,13 +1,16 @@
 """What every family of unified models offers to training, evaluation and users."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from vilau.types import MultimodalBatch
+
+Progress = Callable[[int, int], None]
+"""Takes (done, in all)."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class LossTerms:
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
+    dropped: int = 0
+    """Documents too long to be read without cutting an image; they bear no loss."""
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         """Record a term; a term without predictions counts 0 and bears no loss."""
@@ -79,7 +84,12 @@ class LossTerms:
 
 
 class UnifiedModel(nn.Module, ABC):
-    """A model that reads and draws with one next-token machine."""
+    """A model that reads and draws with one next-token machine.
+
+    Images in and out are float in [-1, 1]. Sampled results depend on their own seed alone: the same seed
+    gives the same picture or answer whatever else is in the batch. Settings that make no sense raise
+    ``ConfigError``, prompts or images that do not fit together ``DataError``.
+    """
 
     tokenizer: VisualTokenizer
 
@@ -90,26 +100,101 @@ class UnifiedModel(nn.Module, ABC):
     @abstractmethod
     def generate_images(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         guidance_scale: float = 3.0,
         temperature: float = 1.0,
         top_k: int = 900,
         top_p: float = 0.96,
-        seeds: Sequence[int],
+        seed: int | Sequence[int] = 0,
+        num_images: int = 1,
         negative_prompt: str | None = None,
+        given_codes: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Draw one image per prompt: float ``(B, 3, H, W)`` in [-1, 1]; row i depends on seeds[i] alone."""
+        """Draw ``num_images`` images of each prompt, those of a prompt together.
+
+        Args:
+            prompts: what to draw; one text or several. The empty text draws anything.
+            guidance_scale: how far to move from the logits of ``negative_prompt`` to those of the prompt
+                and beyond; 1 is no guidance.
+            temperature: 0 is greedy.
+            top_k: keep the k likeliest codes; 0, or more than there are, keeps all.
+            top_p: then keep the likeliest codes until their probabilities sum to p.
+            seed: image i is drawn from ``image_seed(seed, i)``; or one seed per image.
+            num_images: images per prompt.
+            negative_prompt: what guidance moves away from; None is the null prompt.
+            given_codes: int64 ``(n, G, D)``, or ``(1, G, D)`` for all: the first G positions of each image,
+                which are kept; the rest is drawn.
+            progress: called with (positions drawn, positions in all).
+
+        Returns:
+            Float ``(len(prompts) * num_images, 3, H, W)`` in [-1, 1].
+        """
+
+    @abstractmethod
+    def generate_videos(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        guidance_scale: float = 3.0,
+        temperature: float = 1.0,
+        top_k: int = 900,
+        top_p: float = 0.96,
+        seed: int | Sequence[int] = 0,
+        num_videos: int = 1,
+        num_frames: int = 8,
+        negative_prompt: str | None = None,
+        first_frames: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw ``num_videos`` clips of each prompt; see ``generate_images``.
+
+        ``first_frames``, float ``(n, 3, H, W)`` or ``(1, 3, H, W)`` for all, are kept as the first frame of
+        each clip. Returns float ``(len(prompts) * num_videos, num_frames, 3, H, W)`` in [-1, 1].
+        """
 
     @abstractmethod
     def generate_text(
         self,
-        prompts: Sequence[str],
-        images: Tensor | None = None,
+        images: Tensor | None,
+        prompt: str | Sequence[str],
         *,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> str:
+        """Answer a question, or the last turn of a chat.
+
+        Args:
+            images: None (a chat in words), or float ``(N, 3, H, W)``: N images, or the frames of a clip.
+            prompt: a question, or the turns [user, assistant, user, ...] ending with the user's.
+                ``<image>`` marks in the texts place the images in order; without any mark all images
+                stand before the first text. Turns with their answers are examples to learn from.
+            max_new_tokens: where the answer ends at the latest.
+            temperature: 0 is greedy.
+            top_p: keep the likeliest tokens until their probabilities sum to p.
+            seed: of a sampled answer.
+            on_token: called with each new piece of the answer; the pieces join to what is returned.
+
+        Returns:
+            The answer without special tokens and without white space at its ends.
+        """
+
+    @abstractmethod
+    def answer(
+        self,
+        images: Tensor | None,
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        """Answer prompts, each about its row of float ``images`` (or none); temperature 0 is greedy."""
+        """Answer questions in one batch, question i about row i of float ``images`` ``(B, 3, H, W)`` or none.
+
+        ``seeds`` are those of sampled answers, 0, 1, ... if not given; see ``generate_text``.
+        """

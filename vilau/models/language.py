@@ -32,7 +32,7 @@ def text_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase | MetaToke
     known = PUBLISHED_LANGUAGES.get(config.tokenizer)
     if building_on_meta() and known and not Path(config.tokenizer).exists():
         return MetaTokenizer(known["vocab_size"] + len(SPECIAL_TOKENS))
-    tokenizer = load_tokenizer(config.tokenizer)
+    tokenizer = load_tokenizer(config.tokenizer, download=True)
     missing = [t for t in SPECIAL_TOKENS if t not in tokenizer.get_vocab()]
     tokenizer.add_tokens(missing, special_tokens=True)
     return tokenizer

@@ -1,32 +1,173 @@
-"""Opening finished models: ``vilau.load`` and ``vilau.load_tower``."""
+"""Opening finished models and writing them for others: ``vilau.load``, ``load_tower`` and ``export``."""
 
 from pathlib import Path
 
 import torch
 
+from vilau.errors import CheckpointError, ConfigError
+from vilau.models.hub_cache import cached_folder
 from vilau.models.interface import UnifiedModel
+from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
+from vilau.models.vila_u import model, tower
+from vilau.models.vila_u.config import TowerConfig
+from vilau.models.vila_u.export import export_published
 from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.published import (
+    ROOT_TYPE,
+    TOWER_FOLDER,
+    TOWER_TYPE,
+    load_published,
+    load_published_tower,
+)
 from vilau.models.vila_u.tower import VisionTower
+from vilau.models.weight_files import PICKLES, Unfilled, pickle_refused
+
+RUN_FOLDER = "model"
+"""Where a run, and sometimes a published checkpoint, keeps the model."""
+LAYOUTS = ("vila-u",)
+WANTED = (
+    "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json) or the "
+    "`model` folder of a run"
+)
+
+Device = str | torch.device | None
 
 
 def load(
-    path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    path: str | Path,
+    *,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
 ) -> UnifiedModel:
-    """Load a unified model from the ``model`` folder of a pretraining or fine-tuning run.
+    """Load a unified model, ours or a published one, ready to use.
 
     Args:
-        path: the folder, holding ``config.json`` and ``model.safetensors``.
+        path: the ``model`` folder of a pretraining or fine-tuning run (or the run's own), what ``save`` or
+            ``export`` wrote, or a published VILA-U checkpoint: a folder, or its hub name if it lies
+            complete in the local cache. The network is never asked.
         device: where to put it; default: the CPU.
-        dtype: number format of the weights; default: as stored.
+        dtype: number format of the weights, e.g. ``torch.bfloat16``; default: as stored. Code vectors
+            stay float32.
+        allow_pickle: read ``.bin`` and ``.pth`` files where there is no safetensors file, with torch's
+            restricted reader, which builds tensors alone.
 
     Raises:
         CheckpointError: the folder is missing, broken, or holds something else.
     """
-    return VilaU.load(path).eval().to(device=device, dtype=dtype)
+    folder = _opened(path)
+    _check_dtype(dtype)
+    kind = _kind(folder)
+    if kind == model.KIND:
+        return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
+    if kind == ROOT_TYPE:
+        return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    hint = "use load_tower, or give " if kind in (tower.KIND, TOWER_TYPE) else "give "
+    raise CheckpointError(
+        f"{folder / CONFIG_FILE} describes a {kind or 'model of unknown kind'}, but a unified model is "
+        f"needed here; {hint}{WANTED}."
+    )
 
 
 def load_tower(
-    path: str | Path, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+    path: str | Path,
+    *,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
 ) -> VisionTower:
-    """Load a vision tower from the ``model`` folder of a tower-training run; see ``load``."""
-    return VisionTower.load(path).eval().to(device=device, dtype=dtype)
+    """Load a vision tower: one by itself, or that of a whole model.
+
+    ``path`` is the ``model`` folder of a tower-training run, a published ``vision_tower/`` folder, or anything
+    that ``load`` opens; arguments and errors are ``load``'s.
+    """
+    folder = _opened(path)
+    _check_dtype(dtype)
+    kind = _kind(folder)
+    if kind == ROOT_TYPE:
+        folder, kind = folder / TOWER_FOLDER, TOWER_TYPE
+    if kind == TOWER_TYPE:
+        return load_published_tower(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    if kind == tower.KIND:
+        built = VisionTower.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        return built.eval()
+    if kind == model.KIND:
+        with fitting_config(folder):
+            config = TowerConfig.from_dict(read_json(folder)["tower"])
+        with Unfilled():
+            built = VisionTower(config)
+        load_weights(
+            built,
+            folder,
+            prefix="tokenizer.",
+            device=device,
+            dtype=dtype,
+            allow_pickle=allow_pickle,
+        )
+        return built.eval().to(device=device)
+    raise CheckpointError(
+        f"{folder / CONFIG_FILE} describes a {kind or 'model of unknown kind'}, but a vision tower is needed "
+        f"here; give the `model` folder of a tower-training run, a published vision_tower/, or {WANTED}."
+    )
+
+
+def export(model: UnifiedModel, path: str | Path, *, layout: str = "vila-u") -> None:
+    """Write a model in the layout of another project; ``model.save`` writes ours.
+
+    Args:
+        model: what ``load`` returns.
+        path: the folder to write; a checkpoint that lies there is replaced file by file.
+        layout: ``vila-u``, the published three folders; see ``export_published`` for what they hold.
+
+    Raises:
+        CheckpointError: the model has no weights, or the folder cannot be written.
+        ConfigError: the layout is unknown or not for this kind of model.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"layout is {layout!r}; write {' or '.join(LAYOUTS)}.")
+    if not isinstance(model, VilaU):
+        raise ConfigError(
+            f"layout {layout} holds a VilaU, not a {type(model).__name__}; use its save() instead."
+        )
+    export_published(model, Path(path).expanduser().absolute())
+
+
+def _opened(path: str | Path) -> Path:
+    """Return the folder with config.json that ``path`` means."""
+    folder = Path(path).expanduser()
+    if "://" in str(path):
+        raise CheckpointError(
+            f"{path} is an address, and nothing is fetched here; download it and give its folder."
+        )
+    if folder.is_file():
+        if folder.suffix in PICKLES:
+            raise pickle_refused(folder)
+        raise CheckpointError(
+            f"{folder} is a file; give the folder that holds it and {CONFIG_FILE}."
+        )
+    if not folder.is_dir():
+        cached = cached_folder(str(path), CONFIG_FILE)
+        if cached is None:
+            raise CheckpointError(
+                f"{path} is neither a folder nor in the local hub cache, and nothing is fetched here; "
+                "download the checkpoint and give its folder."
+            )
+        return cached
+    if not any(folder.iterdir()):
+        raise CheckpointError(f"{folder} is empty; give {WANTED}.")
+    if not (folder / CONFIG_FILE).is_file() and (folder / RUN_FOLDER / CONFIG_FILE).is_file():
+        return folder / RUN_FOLDER
+    if not (folder / CONFIG_FILE).is_file():
+        raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give {WANTED}.")
+    return folder
+
+
+def _kind(folder: Path) -> str:
+    config = read_json(folder)
+    return str(config.get("kind") or config.get("model_type") or "")
+
+
+def _check_dtype(dtype: torch.dtype | None) -> None:
+    known = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+    if dtype is not None and dtype not in known:
+        raise ConfigError(f"dtype is {dtype}; write {', '.join(map(str, known[:3]))} or None.")

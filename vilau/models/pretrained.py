@@ -1,5 +1,6 @@
 """Opening pretrained transformers models: complete, in float32, and never by pickle."""
 
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,6 +11,7 @@ from vilau.errors import CheckpointError
 from vilau.models.storage import building_on_meta
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+Config = TypeVar("Config", bound=PretrainedConfig)
 
 
 def pretrained_config(model_class: type[PreTrainedModel], source: str) -> PretrainedConfig:
@@ -19,10 +21,11 @@ def pretrained_config(model_class: type[PreTrainedModel], source: str) -> Pretra
     """
     config_class: type[PretrainedConfig] = model_class.config_class  # type: ignore[assignment]
     try:
-        data, _ = config_class.get_config_dict(source)
+        local = Path(source).exists()
+        data, _ = config_class.get_config_dict(source, local_files_only=local)
         found = data.get("model_type", data.get("kind"))
         if found == config_class.model_type:
-            return config_class.from_pretrained(source)
+            return config_class.from_pretrained(source, local_files_only=local)
     except (OSError, ValueError) as error:
         raise _not_found(config_class.model_type, source, error) from None
     raise CheckpointError(
@@ -50,6 +53,7 @@ def load_pretrained(
         return model_class(config)
     settings: dict[str, Any] = {"attn_implementation": attention, "dtype": torch.float32}
     settings |= {"use_safetensors": True, "output_loading_info": True}
+    settings["local_files_only"] = Path(source).exists()  # a folder is all there is
     opened: Any
     try:
         opened = model_class.from_pretrained(source, config=config, **settings)
@@ -68,6 +72,20 @@ def load_pretrained(
             "give a folder with all of its weights."
         )
     return model
+
+
+def built_config(config_class: type[Config], fields: dict[str, Any], source: str | Path) -> Config:
+    """Build a transformers config of the fields that stand in ``source``.
+
+    Raises ``CheckpointError`` for fields that make no sense.
+    """
+    try:
+        return config_class(**fields)
+    except Exception as error:  # noqa: BLE001 - its checks raise classes of their own, in many layers
+        reason = str(error).splitlines()[-1].strip() if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{source} does not describe a {config_class.model_type} ({reason}); restore the file."
+        ) from None
 
 
 def _not_found(kind: str, source: str, error: Exception) -> CheckpointError:

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, SiglipConfig, SiglipModel
 
-from vilau.errors import ConfigError
+from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.attention import attention_name
-from vilau.models.pretrained import load_pretrained
+from vilau.models.hub_cache import cached_folder
+from vilau.models.pretrained import built_config, load_pretrained
 from vilau.models.sizes import PUBLISHED_SIGLIPS, WORLD_SIGLIP, SiglipSizes
 from vilau.models.storage import (
     CONFIG_FILE,
@@ -48,6 +49,9 @@ def transformers_config(sizes: SiglipSizes) -> SiglipConfig:
         "num_attention_heads": sizes.text_heads,
         "intermediate_size": sizes.text_mlp_size,
         "projection_size": sizes.hidden_size,
+        # Read at the last position, whatever stands there; the defaults lie outside small vocabularies.
+        "bos_token_id": None,
+        "eos_token_id": None,
     }
     return SiglipConfig(vision_config=vision, text_config=text)
 
@@ -81,12 +85,42 @@ def load_siglip(source: str) -> tuple[SiglipModel, SiglipSizes]:
         sizes = dataclasses.replace(PUBLISHED_SIGLIPS[source])
         return build_siglip(sizes), sizes
     model = load_pretrained(SiglipModel, source, attention="sdpa")
+    if not folder.exists() and not building_on_meta():
+        load_tokenizer(source, download=True)  # a finished model asks the network for nothing
     return model, _sizes_of(model.config, source)
+
+
+def named_sizes(source: str) -> SiglipSizes | None:
+    """Return the sizes of a SigLIP by folder or hub name, from this machine alone; None when not here.
+
+    Raises ``CheckpointError`` for a SigLIP whose sizes ours cannot express.
+    """
+    folder = Path(source) if Path(source).is_dir() else cached_folder(source, CONFIG_FILE)
+    if folder is None or not (folder / CONFIG_FILE).is_file():
+        return None
+    fields = read_json(folder)
+    if fields.get("model_type") != "siglip":
+        return None
+    # Unused, and the defaults lie outside small vocabularies, which transformers warns of.
+    text = {**(fields.get("text_config") or {}), "bos_token_id": None, "eos_token_id": None}
+    parts = {"text_config": text, "vision_config": fields.get("vision_config") or {}}
+    return _sizes_of(built_config(SiglipConfig, parts, folder / CONFIG_FILE), source)
 
 
 def _sizes_of(config: SiglipConfig, source: str) -> SiglipSizes:
     vision: Any = config.vision_config
     text: Any = config.text_config
+    for what, found, ours in (
+        ("text_config.hidden_size", text.hidden_size, vision.hidden_size),
+        ("text_config.hidden_act", text.hidden_act, vision.hidden_act),
+        ("text_config.layer_norm_eps", text.layer_norm_eps, 1e-6),
+        ("vision_config.layer_norm_eps", vision.layer_norm_eps, 1e-6),
+    ):
+        if found != ours:
+            raise CheckpointError(
+                f"the SigLIP {source} has {what} {found}, but this model can only build {ours}; give "
+                "another SigLIP."
+            )
     return SiglipSizes(
         image_size=vision.image_size,
         patch_size=vision.patch_size,

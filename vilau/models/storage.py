@@ -13,21 +13,28 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
+from vilau.models.tokenizers import save_tokenizer
+from vilau.models.weight_files import (
+    WEIGHTS_FILE,
+    check_fit,
+    fill,
+    first_names,
+    read_tensors,
+    write_safetensors,
+)
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
 TOKENIZER_FOLDER = "tokenizer"
 
 
 def building_on_meta() -> bool:
     """Tell whether new tensors land on the meta device (nothing is computed, only shapes)."""
-    return torch.empty(0).device.type == "meta"
+    return torch.zeros(0).device.type == "meta"  # not empty: see weight_files.Unfilled
 
 
 def writes_files() -> bool:
@@ -58,10 +65,10 @@ def save_folder(
         folder.mkdir(parents=True, exist_ok=True)
         (folder / CONFIG_FILE).unlink(missing_ok=True)
         if tokenizer is not None:
-            tokenizer.save_pretrained(str(folder / TOKENIZER_FOLDER))
+            save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
         if all(tensor.device.type != "meta" for tensor in state.values()):
             part = folder / f"{WEIGHTS_FILE}.part"
-            save_file(state, part, metadata={"format": "pt"})
+            write_safetensors(state, part)
             part.replace(folder / WEIGHTS_FILE)
         part = folder / f"{CONFIG_FILE}.part"
         part.write_text(text + "\n")
@@ -89,14 +96,6 @@ def gathered_state(module: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def first_names(module: nn.Module) -> list[str]:
-    """Return the names in the state dict without second names of the same tensor."""
-    seen: dict[int, str] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        seen.setdefault(id(tensor), name)
-    return list(seen.values())
-
-
 def read_config(folder: str | Path, *kinds: str) -> dict[str, Any]:
     """Read ``config.json`` of a folder and check that it is of one of ``kinds``.
 
@@ -119,9 +118,9 @@ def read_config(folder: str | Path, *kinds: str) -> dict[str, Any]:
     return config
 
 
-def read_json(folder: str | Path) -> dict[str, Any]:
-    """Read ``config.json`` of a folder, whatever it describes."""
-    path = Path(folder) / CONFIG_FILE
+def read_json(folder: str | Path, name: str = CONFIG_FILE) -> dict[str, Any]:
+    """Read the mapping in ``config.json`` (or another JSON file) of a folder, whatever it describes."""
+    path = Path(folder) / name
     try:
         config = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
@@ -148,38 +147,27 @@ def fitting_config(folder: str | Path) -> Iterator[None]:
         ) from error
 
 
-def load_weights(module: nn.Module, folder: str | Path) -> None:
-    """Load ``model.safetensors`` of ``folder`` into ``module``, every tensor and nothing else.
+def load_weights(
+    module: nn.Module,
+    folder: str | Path,
+    *,
+    prefix: str = "",
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = torch.float32,
+    allow_pickle: bool = False,
+) -> None:
+    """Load the weights of ``folder`` into ``module``, every tensor and nothing else.
 
-    On the meta device a folder without weights is accepted. Raises ``CheckpointError`` listing missing,
-    unexpected and mis-shaped tensors.
+    ``prefix`` picks the part of a larger model that starts with it; ``dtype`` None keeps each weight as it is
+    stored. On the meta device a folder without weights is accepted. Raises ``CheckpointError`` listing missing,
+    unexpected and mis-shaped tensors; see ``read_tensors`` for ``allow_pickle``.
     """
-    path = Path(folder) / WEIGHTS_FILE
-    if not path.is_file():
-        if building_on_meta():
-            return
-        raise CheckpointError(f"{path} is missing; make the run again or copy the file there.")
     if building_on_meta():
         return
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error}); make the run again or restore the file."
-        ) from None
-    own = module.state_dict()
-    aliases = set(own) - set(first_names(module))
-    problems = [f"{name} is missing" for name in own if name not in state and name not in aliases]
-    problems += [f"{name} is not expected" for name in state if name not in own]
-    problems += [
-        f"{name} is {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:8]) + (
-            f"; and {len(problems) - 8} more" if problems[8:] else ""
-        )
-        raise CheckpointError(f"{path} does not fit its config: {shown}.")
-    # Strictness is the list above; second names share the storage of first ones.
-    module.load_state_dict(state, strict=False)
+    state = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in read_tensors(folder, allow_pickle=allow_pickle).items()
+        if name.startswith(prefix)
+    }
+    check_fit(module, state, Path(folder) / WEIGHTS_FILE)
+    fill(module, state, dtype=dtype, device=device)

@@ -13,7 +13,7 @@ from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves, dra
 from vilau.study.page import RunReport, StageReport, page_html
 from vilau.study.plan import Plan
 from vilau.study.results import Results, deviation
-from vilau.study.store import Store, write_atomic, write_json
+from vilau.study.store import Store, folder_lock, write_atomic, write_json
 from vilau.study.table import csv_table, markdown_table, results_json
 
 _TOGETHER = 6
@@ -27,17 +27,18 @@ def write_report(results: Results, store: Store, folder: Path, *, command: str) 
     Args:
         results: the measured numbers.
         store: where the runs live.
-        folder: the report's folder; files of the same name are replaced.
+        folder: the report's folder; files of the same name are replaced. Two engines that finish together
+            write one after the other.
         command: the command line that makes this report, shown on the page.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "table.md", markdown_table(results))
-    write_atomic(folder / "table.csv", csv_table(results))
-    write_json(folder / "results.json", results_json(results))
-    for old in [*folder.glob("*.png"), *folder.glob("images/*.png")]:
-        old.unlink()
-    stages = [_stage(results, store, name, folder) for name in results.plan.study.stages]
-    write_atomic(folder / "index.html", page_html(results, stages, command=command))
+    with folder_lock(folder):
+        write_atomic(folder / "table.md", markdown_table(results))
+        write_atomic(folder / "table.csv", csv_table(results))
+        write_json(folder / "results.json", results_json(results))
+        for old in [*folder.glob("*.png"), *folder.glob("images/*.png")]:
+            old.unlink()
+        stages = [_stage(results, store, name, folder) for name in results.plan.study.stages]
+        write_atomic(folder / "index.html", page_html(results, stages, command=command))
 
 
 def _stage(results: Results, store: Store, name: str, folder: Path) -> StageReport:

@@ -146,6 +146,16 @@ def run_lock(run_dir: Path) -> Iterator[bool]:
         yield _try_lock(file)
 
 
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder that several engines write to, waiting for the others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("a") as file:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _try_lock(file: IO[str]) -> bool:
     if fcntl is None:
         return True

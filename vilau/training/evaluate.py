@@ -32,9 +32,10 @@ class Evaluation(LightningModule):
         Answers are greedy. Guidance, top-k and top-p default to the published ones.
         """
         super().__init__()
-        for key, value, low in (("temperature", temperature, 1e-6), ("top_p", top_p, 1e-6)):
-            if value < low:
-                raise ConfigError(f"model.{key} is {value}; write a number above 0.")
+        if temperature < 0:
+            raise ConfigError(f"model.temperature is {temperature}; write 0 (greedy) or more.")
+        if not 0 < top_p <= 1:
+            raise ConfigError(f"model.top_p is {top_p}; write a share above 0, at most 1 (all).")
         self.save_hyperparameters()
         self.model = VilaU.load(checkpoint)
         self.seed = seed
@@ -57,16 +58,14 @@ class Evaluation(LightningModule):
 
     def answer(self, images: Tensor, questions: Sequence[str]) -> list[str]:
         """Greedy answers about uint8 images."""
-        return self.model.generate_text(
-            questions, to_float(images), max_new_tokens=self.max_new_tokens
-        )
+        return self.model.answer(to_float(images), questions, max_new_tokens=self.max_new_tokens)
 
     def draw(self, prompts: Sequence[str], *, seed: int) -> Tensor:
         """Draw prompts; image i depends on ``(seed, i)`` alone. Returns uint8 ``(B, 3, H, W)``."""
         return self._draw(prompts, [image_seed(seed, i) for i in range(len(prompts))])
 
     def _draw(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        return to_uint8(self.model.generate_images(prompts, seeds=seeds, **self.sampling))
+        return to_uint8(self.model.generate_images(prompts, seed=seeds, **self.sampling))
 
     def configure_model(self) -> None:
         """Nothing to shard: a model that fits one device answers on each."""

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from vilau.generation.sampling import image_seed
 from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
 from vilau.models.sizes import LanguageConfig
@@ -15,7 +14,16 @@ from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
-from vilau.types import Document, ImageSegment, MultimodalBatch, Segment, TextSegment
+from vilau.types import (
+    Document,
+    ImageSegment,
+    MultimodalBatch,
+    Segment,
+    TextSegment,
+    VideoSegment,
+)
+
+DRAWN = (ImageSegment, VideoSegment)
 
 
 class LanguageTraining(TrainingModule):
@@ -43,10 +51,12 @@ class LanguageTraining(TrainingModule):
         loss = terms.total(self.loss_weights)
         self._log_terms(terms, "train")
         self.log("train/loss", loss.detach(), prog_bar=True)
+        if terms.dropped:
+            self.log("train/dropped_documents", float(terms.dropped))
         return loss
 
     def _maybe_dropped(self, document: Document) -> Document:
-        drawn = any(isinstance(s, ImageSegment) and s.target for s in document.segments)
+        drawn = any(isinstance(s, DRAWN) and s.target for s in document.segments)
         if not drawn or float(torch.rand(())) >= self.caption_dropout:
             return document
         return without_words_to_draw(document)
@@ -69,10 +79,7 @@ class LanguageTraining(TrainingModule):
 
     def draw(self, prompts: Sequence[str], *, seed: int) -> Tensor:
         """Draw prompts as they are drawn so far (for a look during training): uint8 ``(B, 3, H, W)``."""
-        seeds = [image_seed(seed, i) for i in range(len(prompts))]
-        images = self.model.generate_images(
-            prompts, seeds=seeds, guidance_scale=self.guidance_scale
-        )
+        images = self.model.generate_images(prompts, seed=seed, guidance_scale=self.guidance_scale)
         return to_uint8(images)
 
     def export(self, folder: str) -> None:
@@ -91,12 +98,12 @@ class LanguageTraining(TrainingModule):
 
 
 def without_words_to_draw(document: Document) -> Document:
-    """Empty the texts that ask for an image; turns answered in words keep their questions."""
+    """Empty the texts that ask for an image or a clip; turns answered in words keep their questions."""
     kept: list[Segment] = []
     draws = in_answer = False
     for segment in reversed(document.segments):
         if segment.target:
-            draws = isinstance(segment, ImageSegment) or (draws and in_answer)
+            draws = isinstance(segment, DRAWN) or (draws and in_answer)
         elif draws and isinstance(segment, TextSegment):
             segment = TextSegment("")
         in_answer = segment.target
@@ -117,12 +124,15 @@ class MultimodalPretraining(LanguageTraining):
         text_weight: float = 1.0,
         visual_weight: float = 1.0,
         guidance_scale: float = 3.0,
+        standardise_codes: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a trained tower's ``model`` folder and a language model.
 
         ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
         10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
+        ``standardise_codes`` folds mean and deviation of the first batch's code vectors into the first layers that
+        read them (not published; a start, no layer: with it short runs learn faster).
         """
         optimizer = given(OptimizerConfig(learning_rate=5e-5), optimizer)
         super().__init__(
@@ -142,6 +152,14 @@ class MultimodalPretraining(LanguageTraining):
             text_weight=text_weight,
             visual_weight=visual_weight,
             guidance_scale=guidance_scale,
+            standardise_codes=standardise_codes,
             optimizer=optimizer,
         )
+        self.standardise_codes = standardise_codes
         self.model = VilaU.start(VisionTower.load(tower_checkpoint), language, head, prompt)
+
+    def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
+        """One step, see ``LanguageTraining``; before the very first, ``standardise_codes``."""
+        if self.standardise_codes and self.global_step == 0 and batch_idx == 0:
+            self.model.standardise_codes(batch.images)
+        return super().training_step(batch, batch_idx)

@@ -6,6 +6,9 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
+from vilau.errors import ConfigError
+from vilau.layers.quantize import ResidualQuantizer
+
 ENTRY_POINTS = (
     "training_step", "validation_step", "test_step", "predict_step",
     "text_features", "reconstruct_by_depth", "draw", "answer", "compared_losses",
@@ -18,7 +21,14 @@ def shard_module(root: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh)
 
     A block's weights are gathered while it runs; those of the rest stay from the beginning of an entry
     point to the end of its backward pass. So inside an entry point any method of any part may be called.
+    Raises ``ConfigError`` for a codebook that training overwrites: what is written into a gathered weight is lost.
     """
+    if any(isinstance(m, ResidualQuantizer) and m.overwrites_parameters for m in root.modules()):
+        raise ConfigError(
+            "quantizer.learning is gradient, whose restarts and start from data need whole weights, and this "
+            "strategy shards them; write quantizer.restart_unused_codes: false and "
+            "quantizer.initialisation: normal, or trainer.strategy: ddp."
+        )
     for block in blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(root, mesh=mesh)

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field
 from math import gcd
-from typing import Any
+from typing import Any, Literal
 
 from vilau.errors import ConfigError
 from vilau.models.sizes import SiglipSizes
@@ -10,17 +10,50 @@ from vilau.models.sizes import SiglipSizes
 
 @dataclass
 class QuantizerConfig:
-    """Residual quantiser: one codebook shared by all depths, learnt by EMA."""
+    """Residual quantiser (``ResidualQuantizer`` says more); the defaults are the published one's."""
 
     depth: int = 4
     codebook_size: int = 16384
     decay: float = 0.99
     restart_unused_codes: bool = True
+    search: Literal["float32", "published"] = "float32"
+    """``published`` searches and sums in the tower's dtype, as the bfloat16 release does."""
+    shared_codebook: bool = True
+    """One codebook for all depths, or one for each."""
+    learning: Literal["ema", "gradient"] = "ema"
+    """Codes follow the averages of their vectors, or the gradient of the codebook loss."""
+    update: Literal["per_depth", "per_step"] = "per_depth"
+    """When a shared codebook learns by averages: after every depth, or once from all of them."""
+    initialisation: Literal["normal", "data"] = "normal"
+    """Codes start from N(0, 1), or from residuals of the first training batch."""
+    entropy: bool = False
+    """Compute the entropy loss: sure choices of codes, all codes in use."""
+    entropy_temperature: float = 0.5
+    """Softness of the choices it is computed from; see ``code_entropy``."""
 
     def __post_init__(self) -> None:
         for key in ("depth", "codebook_size"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"quantizer.{key} is {getattr(self, key)}; write 1 or more.")
+        if not 0 <= self.decay < 1:
+            raise ConfigError(f"quantizer.decay is {self.decay}; write 0 or more, below 1.")
+        if not self.entropy_temperature > 0:
+            raise ConfigError(
+                f"quantizer.entropy_temperature is {self.entropy_temperature}; write more than 0."
+            )
+        for key, choices in _QUANTIZER_CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ConfigError(
+                    f"quantizer.{key} is {getattr(self, key)!r}; write {' or '.join(choices)}."
+                )
+
+
+_QUANTIZER_CHOICES = {
+    "search": ("float32", "published"),
+    "learning": ("ema", "gradient"),
+    "update": ("per_depth", "per_step"),
+    "initialisation": ("normal", "data"),
+}
 
 
 @dataclass
@@ -67,6 +100,9 @@ class HeadConfig:
             )
 
 
+PROMPT_FORMS = ("plain", "published")
+
+
 @dataclass
 class PromptConfig:
     """The words around a turn (Vicuna v1, as published)."""
@@ -77,6 +113,14 @@ class PromptConfig:
     )
     user: str = "USER:"
     assistant: str = "ASSISTANT:"
+    form: str = "plain"
+    """How a turn becomes tokens. ``published``: the release's strings, tokenised from image to image; an
+    image to be read stands bare in a prompt, with a line break after it. ``plain``: every piece by itself,
+    images always between their tokens, no line breaks and no lone spaces (shorter, for small models)."""
+
+    def __post_init__(self) -> None:
+        if self.form not in PROMPT_FORMS:
+            raise ConfigError(f"prompt.form is {self.form!r}; write plain or published.")
 
 
 @dataclass

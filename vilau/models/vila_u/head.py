@@ -1,6 +1,7 @@
 """The depth transformer: D codes of a position, one after another (VILA-U section 3.2, eq. 3-4).
 
-N positions, D residual depth, Z code width, E language-model width, W head width, K codebook size.
+B images, P positions of an image, N = B * P, D residual depth, Z code width, E language-model width,
+W head width, K codebook size.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,8 @@ class DepthTransformer(nn.Module):
     """Predict code d of a position from the language model's state and the sum of the codes before it.
 
     Input at depth 1 is the projected hidden state; at depth d > 1 the projected *sum* of the code vectors of
-    depths 1..d-1. It has no code table of its own: it reads the tower's.
+    depths 1..d-1. It has no code table of its own: ``partial_sums`` reads the tower's, mapping codes
+    ``(N, D)`` to the sums of their vectors after each depth, ``(N, D, Z)``.
     """
 
     def __init__(
@@ -28,9 +30,11 @@ class DepthTransformer(nn.Module):
         code_width: int,
         hidden_width: int,
         codebook_size: int,
+        partial_sums: Callable[[Tensor], Tensor],
     ) -> None:
         super().__init__()
         self.depth = depth
+        self._partial_sums = partial_sums
         self.code_projection = nn.Linear(code_width, config.width)
         self.hidden_projection = nn.Linear(hidden_width, config.width)
         self.depth_embedding = nn.Parameter(torch.empty(1, depth, config.width).normal_(std=0.02))
@@ -41,11 +45,18 @@ class DepthTransformer(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.classifier = nn.Linear(config.width, codebook_size)
 
-    def forward(self, hidden_NE: Tensor, partial_sums_NDZ: Tensor) -> Tensor:
-        """Teacher-forced logits ``(N, D, K)``.
+    def forward(self, hidden_BPE: Tensor, codes_BPD: Tensor) -> Tensor:
+        """Teacher-forced logits ``(B, P, D, K)`` of codes ``(B, P, D)``.
 
-        ``partial_sums`` are the sums of the code vectors after each depth; the last is not read.
+        ``hidden`` at a position is the language model's last state at the token *before* it. Logits d see
+        the codes of depths before d alone; positions do not see one another.
         """
+        codes_ND = codes_BPD.flatten(0, 1)
+        logits_NDK = self.logits(hidden_BPE.flatten(0, 1), self._partial_sums(codes_ND))
+        return logits_NDK.unflatten(0, codes_BPD.shape[:2])
+
+    def logits(self, hidden_NE: Tensor, partial_sums_NDZ: Tensor) -> Tensor:
+        """Logits ``(N, D, K)`` given the sums of the code vectors after each depth (the last is not read)."""
         first_N1W = self.hidden_projection(hidden_NE)[:, None]
         later_NDW = self._projected(partial_sums_NDZ[:, :-1])
         x_NDW = torch.cat([first_N1W, later_NDW], dim=1)

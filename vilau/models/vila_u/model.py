@@ -3,21 +3,18 @@
 B rows, T tokens, N images, P positions, D residual depth, Z code width, E language-model width, K codebook size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
-from vilau.generation.engine import draw_positions
-from vilau.generation.guidance import guide
-from vilau.generation.sampling import draw, filter_probabilities, row_uniforms
-from vilau.layers.pixels import to_float
-from vilau.models.interface import LossTerms, UnifiedModel
+from vilau.errors import ConfigError, DataError
+from vilau.generation.sampling import Sampling, image_seeds
+from vilau.models.interface import LossTerms, Progress, UnifiedModel
 from vilau.models.language import (
     LanguageConfig,
     MetaTokenizer,
@@ -33,9 +30,14 @@ from vilau.models.storage import (
     save_folder,
 )
 from vilau.models.vila_u.config import HeadConfig, PromptConfig, TowerConfig
+from vilau.models.vila_u.generate import draw_codes, given_images, repeated, write_answers
 from vilau.models.vila_u.head import DepthTransformer
-from vilau.models.vila_u.sequence import Layout, SequenceLayout
+from vilau.models.vila_u.losses import cross_entropies
+from vilau.models.vila_u.prompts import VIDEO_START
+from vilau.models.vila_u.sequence import SequenceLayout
+from vilau.models.vila_u.start import fold_statistics
 from vilau.models.vila_u.tower import VisionTower
+from vilau.models.weight_files import Unfilled
 from vilau.types import MultimodalBatch
 
 KIND = "vila_u"
@@ -72,9 +74,16 @@ class VilaU(UnifiedModel):
             code_width=spec.embed_dim,
             hidden_width=width,
             codebook_size=spec.codebook_size,
+            partial_sums=tower.quantizer.embed_cumulative,
         )
         self.words = words
-        self.sequence = SequenceLayout(words, prompt, num_positions=spec.num_positions)
+        self.sequence = SequenceLayout(
+            words,
+            prompt,
+            num_positions=spec.num_positions,
+            # Published checkpoints keep the length they were trained at beside LLaMA's own.
+            max_length=language_config.extra.get("model_max_length", language_config.max_length),
+        )
 
     @classmethod
     def start(
@@ -92,8 +101,18 @@ class VilaU(UnifiedModel):
         )
 
     @classmethod
-    def load(cls, folder: str | Path) -> "VilaU":
-        """Load a model saved by ``save``; raises ``CheckpointError`` for anything else."""
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        allow_pickle: bool = False,
+    ) -> "VilaU":
+        """Load a model saved by ``save``, in float32 for training (``dtype`` None: as stored).
+
+        Raises ``CheckpointError`` for anything else.
+        """
         config = read_config(folder, KIND)
         with fitting_config(folder):
             tower = TowerConfig.from_dict(config["tower"])
@@ -101,16 +120,18 @@ class VilaU(UnifiedModel):
             head, prompt = HeadConfig(**config["head"]), PromptConfig(**config["prompt"])
         own_words = Path(folder) / TOKENIZER_FOLDER
         source = str(own_words) if own_words.exists() else language.tokenizer
-        model = cls(
-            tower=VisionTower(tower),
-            language=build_language_model(language),
-            language_config=language,
-            head_config=head,
-            prompt=prompt,
-            words=text_tokenizer(replace(language, tokenizer=source)),
-        )
-        load_weights(model, folder)
-        return model
+        words = text_tokenizer(replace(language, tokenizer=source))
+        with Unfilled():
+            model = cls(
+                tower=VisionTower(tower),
+                language=build_language_model(language),
+                language_config=language,
+                head_config=head,
+                prompt=prompt,
+                words=words,
+            )
+        load_weights(model, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        return model.to(device=device)
 
     def save(self, folder: str | Path) -> None:
         """Write config, weights and the text tokenizer."""
@@ -137,215 +158,147 @@ class VilaU(UnifiedModel):
     # ---------------------------------------------------------------- training
 
     def losses(self, batch: MultimodalBatch) -> LossTerms:
-        """Text and visual cross entropy over the targets of a batch (reference 3.4)."""
-        device = self.device
-        layout = self.sequence.lay_out(batch.documents).to(device)
-        codes_NPD, vectors_NPZ = self._tokenize(batch.images)
-        hidden_BTE = self._hidden(layout, vectors_NPZ)
-        terms = LossTerms()
-        self._text_loss(terms, layout, hidden_BTE)
-        self._visual_loss(terms, layout, hidden_BTE, codes_NPD)
-        return terms
+        """Text and visual cross entropy over the targets of a batch (reference 3.4).
 
-    @torch.no_grad()
-    def _tokenize(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if not len(images):  # transformers' attention cannot reshape an empty batch
-            codes_NPD = images.new_zeros(
-                0, self.sequence.num_positions, self.head.depth, dtype=torch.int64
-            )
-            return codes_NPD, self.tokenizer.embed(codes_NPD)
-        quantized = self.tokenizer.quantize(to_float(images))
-        return quantized.codes, quantized.features
+        Images are uint8, or float in [-1, 1].
+        """
+        return cross_entropies(self, batch)
 
-    def _inputs(self, layout: Layout, vectors_NPZ: Tensor) -> Tensor:
-        """Embed a layout: words from the table, image spans from the projected code vectors."""
-        inputs_BTE = self.language.get_input_embeddings()(layout.ids)
-        if not len(layout.span_rows):
-            # A made-up position that weighs nothing: under data parallelism every rank must use
-            # every weight, also on a batch of text alone.
-            unseen = torch.zeros(1, self.tokenizer.spec.embed_dim, device=self.device)
-            return inputs_BTE + 0.0 * self._project(unseen).sum()
-        places = torch.arange(self.sequence.num_positions, device=inputs_BTE.device)
-        columns_nP = layout.span_starts[:, None] + places
-        visual = self._project(vectors_NPZ[layout.span_images])
-        return inputs_BTE.index_put((layout.span_rows[:, None], columns_nP), visual)
+    def standardise_codes(self, images: Tensor) -> None:
+        """Start projector and depth transformer in the scale of the codes of ``images``, uint8.
 
-    def _project(self, vectors: Tensor) -> Tensor:
+        See ``fold_statistics``. All ranks call it, each with its own images, before the first step.
+        """
+        first = self.projector[0]
+        assert isinstance(first, nn.Linear)
+        fold_statistics(self.tokenizer, images, [first, self.head.code_projection])
+
+    def project(self, vectors: Tensor) -> Tensor:
         """Map code vectors ``(..., Z)`` to inputs of the language model ``(..., E)``, in its dtype.
 
         Not autocast's: the residual stream of drawing must be that of training.
         """
         return self.projector(vectors).to(self.language.get_input_embeddings().weight.dtype)
 
-    def _hidden(self, layout: Layout, vectors_NPZ: Tensor) -> Tensor:
-        # Right padding lies after every real token, so the causal mask alone keeps it out.
-        inputs = self._inputs(layout, vectors_NPZ)
-        return self.language.model(inputs_embeds=inputs, use_cache=False).last_hidden_state
-
-    def _text_loss(self, terms: LossTerms, layout: Layout, hidden_BTE: Tensor) -> None:
-        # Nothing stands before the first token of a row, so nothing predicts it.
-        rows, columns = layout.targets[:, 1:].nonzero(as_tuple=True)
-        logits = self.language.get_output_embeddings()(hidden_BTE[rows, columns])
-        loss = F.cross_entropy(logits.float(), layout.ids[rows, columns + 1], reduction="sum")
-        terms.add("text", loss, len(rows))
-
-    def _visual_loss(
-        self, terms: LossTerms, layout: Layout, hidden_BTE: Tensor, codes_NPD: Tensor
-    ) -> None:
-        chosen = layout.span_targets
-        P = self.sequence.num_positions
-        if not chosen.any():  # again one made-up position, for the head's weights
-            codes = codes_NPD.new_zeros(1, self.head.depth)
-            partial = self.tokenizer.quantizer.embed_cumulative(codes)
-            terms.add("visual", 0.0 * self.head(hidden_BTE[0, :1], partial).float().sum(), 0)
-            return
-        # The state at <im_start> predicts the first position, position p the one after it.
-        columns_nP = (
-            layout.span_starts[chosen, None] - 1 + torch.arange(P, device=hidden_BTE.device)
-        )
-        hidden = hidden_BTE[layout.span_rows[chosen, None], columns_nP].flatten(0, 1)
-        codes = codes_NPD[layout.span_images[chosen]].flatten(0, 1)
-        logits = self.head(hidden, self.tokenizer.quantizer.embed_cumulative(codes))
-        loss = F.cross_entropy(logits.float().flatten(0, 1), codes.flatten(), reduction="sum")
-        terms.add("visual", loss, codes.numel())
-
     # ---------------------------------------------------------------- generation
 
     @torch.no_grad()
     def generate_images(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
         guidance_scale: float = 3.0,
         temperature: float = 1.0,
         top_k: int = 900,
         top_p: float = 0.96,
-        seeds: Sequence[int],
+        seed: int | Sequence[int] = 0,
+        num_images: int = 1,
         negative_prompt: str | None = None,
+        given_codes: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Draw one image per prompt; see ``UnifiedModel.generate_images``."""
-        codes = self.generate_codes(
-            prompts,
+        """Draw images; see ``UnifiedModel.generate_images``."""
+        rows = repeated(prompts, num_images, name="num_images")
+        codes = draw_codes(
+            self,
+            rows,
+            num_positions=self.sequence.num_positions,
             guidance_scale=guidance_scale,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            seeds=seeds,
+            choose=Sampling(temperature, top_k, top_p),
+            seeds=image_seeds(seed, len(rows)),
             negative_prompt=negative_prompt,
+            given_codes=given_codes,
+            progress=progress,
         )
         return self.tokenizer.decode(codes).float().clamp(-1, 1)
 
     @torch.no_grad()
-    def generate_codes(
+    def generate_videos(
         self,
-        prompts: Sequence[str],
+        prompts: str | Sequence[str],
         *,
-        guidance_scale: float,
-        temperature: float,
-        top_k: int,
-        top_p: float,
-        seeds: Sequence[int],
+        guidance_scale: float = 3.0,
+        temperature: float = 1.0,
+        top_k: int = 900,
+        top_p: float = 0.96,
+        seed: int | Sequence[int] = 0,
+        num_videos: int = 1,
+        num_frames: int = 8,
         negative_prompt: str | None = None,
+        first_frames: Tensor | None = None,
+        progress: Progress | None = None,
     ) -> Tensor:
-        """Draw codes ``(B, P, D)``; guidance runs the null prompt in the second half of one batch."""
-        device = self.device
-        spec, B = self.tokenizer.spec, len(prompts)
-        guided = guidance_scale != 1.0
-        rows = [*prompts, *([negative_prompt or ""] * B if guided else [])]
-        layout = self.sequence.drawing_prompts(rows).to(device)
-        uniforms = row_uniforms(seeds, spec.num_positions * spec.depth, device)
-
-        def choose(logits_NK: Tensor, position: int, depth: int) -> Tensor:
-            if guided:
-                logits_NK = guide(logits_NK[:B].float(), logits_NK[B:].float(), guidance_scale)
-            probs = filter_probabilities(
-                logits_NK, temperature=temperature, top_k=top_k, top_p=top_p
-            )
-            code_B = draw(probs, uniforms[:, position * spec.depth + depth])
-            return code_B.repeat(2) if guided else code_B
-
-        def draw_codes(hidden_NE: Tensor, position: int) -> Tensor:
-            codes_ND, _ = self.head.sample(
-                hidden_NE,
-                choose=lambda logits, depth: choose(logits, position, depth),
-                vectors=lambda codes: self.tokenizer.quantizer.codebook.weight[codes],
-            )
-            return codes_ND[:B]
-
-        def embed(codes_BD: Tensor) -> Tensor:
-            visual = self._project(self.tokenizer.embed(codes_BD[:, None]))
-            return visual.repeat(2, 1, 1) if guided else visual
-
-        return draw_positions(
-            CachedBackbone(self.language, layout.mask),
-            self.language.get_input_embeddings()(layout.ids),
-            num_positions=spec.num_positions,
-            draw=draw_codes,
-            embed=embed,
+        """Draw clips; see ``UnifiedModel.generate_videos``."""
+        rows = repeated(prompts, num_videos, name="num_videos")
+        if num_frames < 1:
+            raise ConfigError(f"num_frames is {num_frames}; write 1 or more.")
+        first = given_images(self, first_frames)
+        codes = draw_codes(
+            self,
+            rows,
+            num_positions=self.sequence.num_positions * num_frames,
+            guidance_scale=guidance_scale,
+            choose=Sampling(temperature, top_k, top_p),
+            seeds=image_seeds(seed, len(rows)),
+            negative_prompt=negative_prompt,
+            given_codes=None if first is None else self.tokenizer.encode(first),
+            start=VIDEO_START,
+            progress=progress,
         )
+        clips = codes.unflatten(1, (num_frames, self.sequence.num_positions))
+        # Clip by clip: the decoder's memory is that of one clip, however many are drawn.
+        return torch.stack([self.tokenizer.decode(clip).float().clamp(-1, 1) for clip in clips])
 
     @torch.no_grad()
     def generate_text(
         self,
-        prompts: Sequence[str],
-        images: Tensor | None = None,
+        images: Tensor | None,
+        prompt: str | Sequence[str],
         *,
-        max_new_tokens: int = 64,
+        max_new_tokens: int = 128,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        on_token: Callable[[str], None] | None = None,
+    ) -> str:
+        """Answer a question or a chat; see ``UnifiedModel.generate_text``."""
+        images = given_images(self, images)
+        return write_answers(
+            self,
+            [prompt],
+            images,
+            [range(0 if images is None else len(images))],
+            max_new_tokens=max_new_tokens,
+            choose=Sampling(temperature, top_p=top_p),
+            seeds=[seed],
+            on_token=on_token,
+        )[0]
+
+    @torch.no_grad()
+    def answer(
+        self,
+        images: Tensor | None,
+        questions: Sequence[str],
+        *,
+        max_new_tokens: int = 128,
         temperature: float = 0.0,
         top_p: float = 1.0,
         seeds: Sequence[int] | None = None,
     ) -> list[str]:
-        """Answer prompts; see ``UnifiedModel.generate_text``."""
-        device = self.device
-        layout = self.sequence.question_prompts(prompts, with_images=images is not None).to(device)
-        vectors = torch.empty(0) if images is None else self.tokenizer.quantize(images).features
-        backbone = CachedBackbone(self.language, layout.mask)
-        hidden = backbone(self._inputs(layout, vectors))
-        end = self.words.eos_token_id
-        sampling = temperature > 0
-        uniforms = row_uniforms(seeds or range(len(prompts)), max_new_tokens, device)
-        answers = torch.full((len(prompts), max_new_tokens), end, device=device)
-        running = torch.ones(len(prompts), dtype=torch.bool, device=device)
-        for step in range(max_new_tokens):
-            logits = self.language.get_output_embeddings()(hidden).float()
-            if sampling:
-                probs = filter_probabilities(logits, temperature=temperature, top_p=top_p)
-                token = draw(probs, uniforms[:, step])
-            else:
-                token = logits.argmax(dim=-1)
-            token = torch.where(running, token, end)
-            answers[:, step] = token
-            running &= token != end
-            if not running.any() or step + 1 == max_new_tokens:
-                break
-            hidden = backbone(self.language.get_input_embeddings()(token)[:, None])
-        decoded = self.words.batch_decode(answers, skip_special_tokens=True)
-        return [text.strip() for text in decoded]
-
-
-class CachedBackbone:
-    """The language model's body with its cache: new embeddings in, last hidden state out."""
-
-    def __init__(self, language: LlamaForCausalLM, mask_BT: Tensor) -> None:
-        self.body = language.model
-        self.cache = DynamicCache(config=language.config)
-        self.mask_BT = mask_BT
-        self.num_seen = 0
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Take ``(N, T, E)`` of new positions (the first call: the left-padded prompt), return ``(N, E)``."""
-        new = inputs.shape[1]
-        missing = self.num_seen + new - self.mask_BT.shape[1]
-        if missing > 0:
-            ones = self.mask_BT.new_ones(len(self.mask_BT), missing)
-            self.mask_BT = torch.cat([self.mask_BT, ones], dim=1)
-        positions = (self.mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]
-        self.num_seen += new
-        out = self.body(
-            inputs_embeds=inputs,
-            attention_mask=self.mask_BT,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
+        """Answer questions in one batch; see ``UnifiedModel.answer``."""
+        images, count = given_images(self, images), len(questions)
+        if not count:
+            return []
+        if images is not None and len(images) != count:
+            raise DataError(
+                f"{count} questions have {len(images)} images; give one image for each."
+            )
+        return write_answers(
+            self,
+            questions,
+            images,
+            [() if images is None else (row,) for row in range(count)],
+            max_new_tokens=max_new_tokens,
+            choose=Sampling(temperature, top_p=top_p),
+            seeds=image_seeds(range(count) if seeds is None else seeds, count),
         )
-        return out.last_hidden_state[:, -1]

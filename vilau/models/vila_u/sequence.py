@@ -3,15 +3,29 @@
 B rows, T tokens, P visual positions per image, n image spans.
 """
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from vilau.errors import DataError
 from vilau.models.vila_u.config import PromptConfig
+from vilau.models.vila_u.prompts import (
+    IMAGE_END,
+    IMAGE_START,
+    VIDEO_END,
+    VIDEO_START,
+    Part,
+    Place,
+    Turn,
+    Words,
+    chat_parts,
+    document_parts,
+    open_turns,
+    turns,
+)
 from vilau.types import Document, ImageSegment, Segment, TextSegment
 
 
@@ -28,15 +42,22 @@ class Layout:
     span_rows: Tensor
     """int64 ``(n,)``: row of each image span."""
     span_starts: Tensor
-    """int64 ``(n,)``: first column of each span; the column before it holds ``<im_start>``."""
+    """int64 ``(n,)``: first column of each span. What stands before it predicts its first position:
+    ``<im_start>``, ``<vi_start>``, or the last position of the frame before."""
     span_images: Tensor
     """int64 ``(n,)``: which image of the batch stands there."""
     span_targets: Tensor
     """bool ``(n,)``: images to be drawn."""
+    dropped: int = 0
+    """Documents left out because an image of theirs would have been cut."""
 
     def to(self, device: torch.device) -> "Layout":
         """Move all tensors."""
-        return Layout(**{name: value.to(device) for name, value in self.__dict__.items()})
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            moved[item.name] = value.to(device) if isinstance(value, Tensor) else value
+        return Layout(**moved)
 
 
 @dataclass
@@ -49,14 +70,27 @@ class _Row:
         self.ids.extend(ids)
         self.targets.extend([target] * len(ids))
 
+    def image(self, index: int, num_positions: int, *, target: bool = False) -> None:
+        self.spans.append((len(self.ids), index, target))
+        self.text([0] * num_positions)
+
 
 class SequenceLayout:
     """Lays documents out as rows of one tokenizer's ids."""
 
-    def __init__(self, tokenizer: Any, prompt: PromptConfig, *, num_positions: int) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        prompt: PromptConfig,
+        *,
+        num_positions: int,
+        max_length: int | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.num_positions = num_positions
+        self.max_length = max_length
+        self._published = prompt.form == "published"
         self._pieces: dict[str, list[int]] = {}
 
     def ids_of(self, text: str) -> list[int]:
@@ -64,8 +98,11 @@ class SequenceLayout:
         if text not in self._pieces:
             if len(self._pieces) > 100_000:
                 self._pieces.clear()
-            self._pieces[text] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+            self._pieces[text] = self._tokenized(text)
         return self._pieces[text]
+
+    def _tokenized(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def token(self, name: str) -> int:
         """The id of a special token such as ``<im_start>``."""
@@ -78,28 +115,126 @@ class SequenceLayout:
     # ------------------------------------------------------------------ documents
 
     def lay_out(self, documents: Sequence[Document]) -> Layout:
-        """Lay out documents as right-padded rows."""
-        return self._pad([self._row(d) for d in documents], left=False)
+        """Lay out documents as right-padded rows of at most ``max_length`` tokens.
+
+        A longer document loses its end where that is text; one that would lose part of an image or a
+        clip is left out and counted. (The published code fails on the first kind of loss: reference 8.2.)
+        """
+        rows = [row for d in documents if (row := self._fitting(self._row(d))) is not None]
+        dropped = len(documents) - len(rows)
+        if dropped:
+            warnings.warn(
+                "a document is left out: cut to the language model's max_length of "
+                f"{self.max_length} it would lose part of an image; shorten it or raise max_length.",
+                stacklevel=2,
+            )
+        if not rows:  # nothing to learn from, yet a row that every part of the model can run on
+            rows = [_Row([self.tokenizer.eos_token_id], [False])]
+        layout = self._pad(rows, left=False)
+        layout.dropped = dropped
+        return layout
+
+    def _fitting(self, row: _Row) -> _Row | None:
+        limit = self.max_length
+        if limit is None or len(row.ids) <= limit:
+            return row
+        if any(start + self.num_positions > limit for start, _, _ in row.spans):
+            return None
+        return _Row(row.ids[:limit], row.targets[:limit], row.spans)
 
     def _row(self, document: Document) -> _Row:
         row = _Row()
         row.text(self.opening())
-        if not document.chat:
+        if self._published:
+            self._write(row, document_parts(document, self.prompt, end=self.tokenizer.eos_token))
+            return row
+        if document.chat:
+            self._chat(row, turns(document.segments), system=document.system)
+        else:
             for segment in document.segments:
                 self._segment(row, segment)
-            return row
-        for number, (context, answer) in enumerate(turns(document.segments)):
-            self._user_turn(row, context, first=number == 0)
-            for segment in answer:
-                self._segment(row, segment)
-            row.text([self.tokenizer.eos_token_id], target=True)
+        if document.masked:
+            row.targets = [False] * len(row.targets)
+            row.spans = [(start, image, False) for start, image, _ in row.spans]
         return row
 
-    def _user_turn(self, row: _Row, context: Sequence[Segment], *, first: bool) -> None:
-        system = self.prompt.system if first else ""
+    # ------------------------------------------------------------------ prompts at inference
+
+    def drawing_prompts(self, prompts: Sequence[str], *, start: str = IMAGE_START) -> Layout:
+        """Left-padded rows that end in ``start``; an empty prompt is the null prompt."""
+        rows = []
+        for prompt in prompts:
+            row = self._prompt([([TextSegment(prompt)], [])], after=start)
+            rows.append(row)
+        return self._pad(rows, left=True)
+
+    def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
+        """Left-padded rows of chats that end in the assistant's mark, ready for the answer."""
+        return self._pad([self._prompt(open_turns(chat)) for chat in chats], left=True)
+
+    def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> _Row:
+        row = _Row()
+        row.text(self.opening())
+        if self._published:
+            parts = chat_parts(chat, self.prompt, end=self.tokenizer.eos_token)
+            self._write(row, [*parts, Words(f" {after}" if after else "")])
+            return row
+        self._chat(row, chat)
+        if after:
+            row.text([self.token(after)])
+        return row
+
+    # ------------------------------------------------------------------ the published form
+
+    def _write(self, row: _Row, parts: Sequence[Part]) -> None:
+        """Append parts: words are tokenised in one piece from image to image."""
+        piece: list[Words] = []
+        for part in parts:
+            if isinstance(part, Place):
+                self._write_piece(row, piece)
+                row.image(part.image, self.num_positions, target=part.target)
+                piece = []
+            elif part.text:
+                piece.append(part)
+        self._write_piece(row, piece)
+
+    def _write_piece(self, row: _Row, piece: Sequence[Words]) -> None:
+        if not piece:
+            return
+        text = "".join(words.text for words in piece)
+        # The published tokenizer puts a space before a piece even where it begins with one.
+        lead = " " if text.startswith(" ") and self._swallows_a_space() else ""
+        ids = self._tokenized(lead + text)
+        done = at = 0
+        for words, following in zip(piece, [*piece[1:], None], strict=True):
+            at += len(words.text)
+            if following is None:
+                end = len(ids)
+            elif following.target == words.target:
+                continue
+            else:  # what is learnt begins at a space or ends in a special token: no token straddles
+                end = len(self._tokenized(lead + text[:at]))
+            row.text(ids[done:end], target=words.target)
+            done = end
+
+    def _swallows_a_space(self) -> bool:
+        return self.ids_of(" a") == self.ids_of("a")
+
+    # ------------------------------------------------------------------ the plain form
+
+    def _chat(self, row: _Row, chat: Sequence[Turn], *, system: bool = True) -> None:
+        for number, (context, answer) in enumerate(chat):
+            self._user_turn(row, context, system=system and number == 0)
+            for segment in answer:
+                self._segment(row, segment)
+            if answer:
+                row.text([self.tokenizer.eos_token_id], target=True)
+
+    def _user_turn(self, row: _Row, context: Sequence[Segment], *, system: bool) -> None:
+        words = self.prompt.system if system else ""
         empty = all(isinstance(s, TextSegment) and not s.text.strip() for s in context)
         # An empty turn loses its separators too: the published null prompt "... USER:ASSISTANT:".
-        row.text(self.ids_of(f"{system} {self.prompt.user}" if system else self.prompt.user))
+        row.text(self.ids_of(f"{words} {self.prompt.user}" if words else self.prompt.user))
         if not empty:
             for segment in context:
                 self._segment(row, segment)
@@ -110,34 +245,16 @@ class SequenceLayout:
             if segment.text.strip():
                 row.text(self.ids_of(" " + segment.text.strip()), target=segment.target)
             return
-        row.text([self.token("<im_start>")], target=segment.target)
-        row.spans.append((len(row.ids), segment.index, segment.target))
-        row.text([0] * self.num_positions)
-        row.text([self.token("<im_end>")], target=segment.target)
+        single = isinstance(segment, ImageSegment)
+        start, end = (IMAGE_START, IMAGE_END) if single else (VIDEO_START, VIDEO_END)
+        if not segment.bare:
+            row.text([self.token(start)], target=segment.target)
+        for index in (segment.index,) if isinstance(segment, ImageSegment) else segment.indices:
+            row.image(index, self.num_positions, target=segment.target)
+        if not segment.bare:
+            row.text([self.token(end)], target=segment.target)
 
-    # ------------------------------------------------------------------ prompts at inference
-
-    def drawing_prompts(self, prompts: Sequence[str]) -> Layout:
-        """Left-padded rows that end in ``<im_start>``; an empty prompt is the null prompt."""
-        rows = []
-        for prompt in prompts:
-            row = _Row()
-            row.text(self.opening())
-            self._user_turn(row, (TextSegment(prompt),), first=True)
-            row.text([self.token("<im_start>")])
-            rows.append(row)
-        return self._pad(rows, left=True)
-
-    def question_prompts(self, prompts: Sequence[str], *, with_images: bool) -> Layout:
-        """Left-padded rows that end in the assistant's mark; row i shows image i."""
-        rows = []
-        for index, prompt in enumerate(prompts):
-            row = _Row()
-            row.text(self.opening())
-            image: tuple[Segment, ...] = (ImageSegment(index),) if with_images else ()
-            self._user_turn(row, (*image, TextSegment(prompt)), first=True)
-            rows.append(row)
-        return self._pad(rows, left=True)
+    # ------------------------------------------------------------------ padding
 
     def _pad(self, rows: Sequence[_Row], *, left: bool) -> Layout:
         length = max(len(row.ids) for row in rows)
@@ -160,25 +277,3 @@ class SequenceLayout:
             span_images=torch.tensor(columns[2], dtype=torch.int64),
             span_targets=torch.tensor(columns[3], dtype=torch.bool),
         )
-
-
-def turns(segments: Sequence[Segment]) -> list[tuple[list[Segment], list[Segment]]]:
-    """Split a chat into (user segments, assistant segments) turns.
-
-    Raises ``DataError`` for a chat without a target, which could teach nothing.
-    """
-    found: list[tuple[list[Segment], list[Segment]]] = []
-    for segment in segments:
-        if segment.target:
-            if not found:
-                found.append(([], []))
-            found[-1][1].append(segment)
-        elif not found or found[-1][1]:
-            found.append(([segment], []))
-        else:
-            found[-1][0].append(segment)
-    if not found or not found[-1][1]:
-        raise DataError(
-            "a chat document ends without a target segment; give its last turn an answer."
-        )
-    return found

@@ -6,7 +6,7 @@ B images, P positions, C SigLIP width (= code width Z), D residual depth, h w co
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import SiglipModel
 
 from vilau.errors import ConfigError
+from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
 from vilau.models.interface import CodeSpec, VisualTokenizer
@@ -21,6 +22,7 @@ from vilau.models.siglip import TextInputs, build_siglip, check_image_size, load
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
+from vilau.models.weight_files import Unfilled
 
 KIND = "vila_u.tower"
 
@@ -49,13 +51,7 @@ class VisionTower(VisualTokenizer):
         self.sizes = SiglipSizes(**config.siglip)
         self.siglip = siglip if siglip is not None else build_siglip(self.sizes)
         width, grid, decoder = self.sizes.hidden_size, self.sizes.grid, config.decoder
-        self.quantizer = ResidualQuantizer(
-            depth=config.quantizer.depth,
-            codebook_size=config.quantizer.codebook_size,
-            width=width,
-            decay=config.quantizer.decay,
-            restart_unused_codes=config.quantizer.restart_unused_codes,
-        )
+        self.quantizer = ResidualQuantizer(width=width, **dataclasses.asdict(config.quantizer))
         self.post_quant_conv = nn.Conv2d(width, decoder.z_channels, 1)
         self.decoder = ConvDecoder(
             in_channels=decoder.z_channels,
@@ -69,6 +65,8 @@ class VisionTower(VisualTokenizer):
             output_patch=decoder.output_patch,
         )
         self._text_inputs = TextInputs(self.sizes)
+        if config.quantizer.search == "published":
+            self.set_search("published")
 
     @classmethod
     def from_siglip(
@@ -84,13 +82,24 @@ class VisionTower(VisualTokenizer):
         return cls(config, siglip)
 
     @classmethod
-    def load(cls, folder: str | Path) -> "VisionTower":
-        """Load a tower saved by ``save``; raises ``CheckpointError`` for anything else."""
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        allow_pickle: bool = False,
+    ) -> "VisionTower":
+        """Load a tower saved by ``save``, in float32 for training (``dtype`` None: as stored).
+
+        Raises ``CheckpointError`` for anything else.
+        """
         with fitting_config(folder):
             config = TowerConfig.from_dict(read_config(folder, KIND)["tower"])
-        tower = cls(config)
-        load_weights(tower, folder)
-        return tower
+        with Unfilled():
+            tower = cls(config)
+        load_weights(tower, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        return tower.to(device=device)
 
     def save(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``."""
@@ -105,6 +114,19 @@ class VisionTower(VisualTokenizer):
             codebook_size=self.config.quantizer.codebook_size,
             embed_dim=self.sizes.hidden_size,
             image_size=self.sizes.image_size,
+        )
+
+    def set_search(self, search: Literal["float32", "published"]) -> None:
+        """Choose the search for codes from now on; see ``QuantizerConfig.search``.
+
+        With ``published`` SigLIP computes attention step by step too, as the release does: in bfloat16 fused
+        kernels round otherwise, and a few codes in a hundred follow. Raises ``ConfigError`` for another name.
+        """
+        quantizer = dataclasses.replace(self.config.quantizer, search=search)
+        self.config = dataclasses.replace(self.config, quantizer=quantizer)
+        self.quantizer.search = search
+        self.siglip.set_attn_implementation(
+            "eager" if search == "published" else attention_name(self.sizes.attention)
         )
 
     # ---------------------------------------------------------------- images to features and codes
@@ -128,9 +150,10 @@ class VisionTower(VisualTokenizer):
         quantized = self.quantizer(features)
         return TowerForward(features, quantized, self.pixels(quantized.features))
 
+    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Map images in [-1, 1] to codes ``(B, P, D)``."""
-        return self.quantize(images).codes
+        """Map images in [-1, 1] to codes ``(B, P, D)``; the codebook stays as it is, in training mode too."""
+        return self.quantizer.encode(self.features(images))
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, D)`` to the sum of their vectors, ``(B, P, C)``."""

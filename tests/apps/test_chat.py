@@ -1,0 +1,227 @@
+"""``vilau chat``: one answer, lines from a pipe, and a conversation on a terminal."""
+
+from __future__ import annotations
+
+import builtins
+import io
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+import vilau as kit
+from tests.apps.conftest import Command
+from tests.models import tiny
+from vilau.layers.pixels import to_float
+
+Answers = Callable[..., str]
+QUESTION = "how many squares are there ?"
+
+
+@pytest.fixture
+def answers(model_folder: Path) -> Answers:
+    """The model's own answers."""
+    model = kit.load(model_folder)
+
+    def ask(images: list[int] | None, prompt: str | list[str], **settings: object) -> str:
+        pixels = None if images is None else to_float(tiny.images(3))[images]
+        return model.generate_text(pixels, prompt, **{"max_new_tokens": 6, **settings})
+
+    return ask
+
+
+@pytest.fixture
+def chat(vilau: Command, model_folder: Path) -> Command:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        return vilau("chat", model_folder, "--max-new-tokens", 6, *arguments)
+
+    return call
+
+
+def test_one_answer(chat: Command, photos: Path, answers: Answers) -> None:
+    assert chat("--prompt", QUESTION) == (0, answers(None, QUESTION) + "\n", "")
+    one = chat("--prompt", QUESTION, "--image", photos / "b.png")
+    assert one == (0, answers([1], QUESTION) + "\n", "")
+    two = chat("--prompt", QUESTION, "--image", photos / "c.png", photos / "a.png")
+    assert two[1] == answers([2, 0], QUESTION) + "\n"
+    text = "is <image> like <image> ?"
+    placed = chat("--prompt", text, "--image", photos / "c.png", "--image", photos / "a.png")
+    assert placed[1] == answers([2, 0], text) + "\n"
+    assert len({one[1], two[1], placed[1]}) > 1
+
+
+def test_an_empty_answer_is_said_to_be_one(chat: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vilau.apps.chat.Conversation.ask", lambda *_: "")
+    assert chat("--prompt", QUESTION) == (0, "\n", "(the model ended its answer at once)\n")
+
+
+def test_a_clip_is_eight_frames(chat: Command, photos: Path, answers: Answers) -> None:
+    code, printed, _ = chat("--prompt", QUESTION, "--video", photos)
+    frames = [0, 0, 1, 1, 1, 1, 2, 2]
+    assert (code, printed) == (0, answers(frames, QUESTION) + "\n")
+
+
+def test_drawn_answers_follow_the_seed(chat: Command, answers: Answers) -> None:
+    drawn = ("--prompt", QUESTION, "--temperature", 1.5, "--top-p", 0.95)
+    texts = [chat(*drawn, "--seed", seed)[1].strip() for seed in (1, 1, 2)]
+    settings = {"temperature": 1.5, "top_p": 0.95}
+    assert texts == [answers(None, QUESTION, seed=seed, **settings) for seed in (1, 1, 2)]
+    assert texts[0] != texts[2]
+
+
+def test_lines_from_a_pipe_are_turns(
+    chat: Command, photos: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    lines = [f"/image '{photos}/a.png'", "what is it ?", "", "and now ?", f"/image {photos}/b.png",
+             "compare", "/reset", "what is it ?"]  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    code, printed, error = chat()
+    assert code == 0
+    assert error == "1 image for the next question\n" * 2
+    first = answers([0], "<image>\nwhat is it ?")
+    turns = ["<image>\nwhat is it ?", first, "and now ?"]
+    second = answers([0], turns)
+    turns += [second, "<image>\ncompare"]
+    third = answers([0, 1], turns)
+    fourth = answers(None, "what is it ?")
+    assert printed.split("\n") == [first, second, third, fourth, ""]
+
+
+def test_a_mistake_in_a_pipe_ends_it(chat: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for line, says in [
+        ("/image gone.png", "gone.png does not exist"),
+        ("/dance", "/dance is no command; write /image FILE..."),
+        ("/image 'open", "cannot be read (No closing quotation); close the quotes"),
+        ("<image> what ?", "the text holds 1 <image> marks, but 0 images are attached"),
+        ("/video https://example.org/a.mp4", "is a URL, and vilau downloads nothing"),
+    ]:
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n"))
+        code, printed, error = chat()
+        assert (code, printed, error.count("\n")) == (2, "", 1)
+        assert says in error
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_terminal_mistakes_do_not_end_the_conversation(
+    chat: Command, photos: Path, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    typed: Iterator[str] = iter(
+        [
+            "/image gone.png",
+            f"/image {photos}/c.png",
+            "<image> or <image> ?",
+            "what is it ?",
+            "/help",
+            "/quit",
+            "never",
+        ]  # fmt: skip
+    )
+
+    def read(prompt: str) -> str:
+        assert prompt == "> "
+        return next(typed)
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", read)
+    code, printed, error = chat()
+    assert code == 0
+    assert printed == answers([2], "what is it ?") + "\n"
+    assert "error: gone.png does not exist" in error
+    assert "error: the text holds 2 <image> marks, but 1 images are attached" in error
+    assert error.count("/reset (forget everything)") == 2  # at the beginning, and for /help
+    assert next(typed) == "never"
+
+
+def test_control_c_drops_the_answer_and_control_d_ends(
+    chat: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vilau.apps.chat import Conversation
+
+    typed = iter([QUESTION])
+
+    def read(prompt: str) -> str:
+        try:
+            return next(typed)
+        except StopIteration:
+            raise EOFError from None
+
+    def interrupted(*_: object, **__: object) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", read)
+    monkeypatch.setattr(Conversation, "ask", interrupted)
+    code, printed, error = chat()
+    assert (code, printed) == (0, "")
+    assert "(the answer was dropped)" in error
+
+
+def test_answers_arrive_piece_by_piece_on_a_terminal(
+    chat: Command, answers: Answers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:  # fmt: skip
+    pieces: list[str] = []
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    monkeypatch.setattr("sys.stdout", Screen())
+    assert chat("--prompt", QUESTION, "--temperature", 1.5, "--seed", 1)[0] == 0
+    monkeypatch.undo()
+    assert "".join(pieces) == answers(None, QUESTION, temperature=1.5, seed=1) + "\n"
+    assert len(pieces) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--prompt", ""), "--prompt is empty; write a question"),
+        (("--prompt", "x", "--image", "gone.png"), "gone.png does not exist"),
+        (("--prompt", "x", "--image", "words.png"), "words.png cannot be read as an image"),
+        (("--prompt", "x", "--image", "empty.png"), "empty.png cannot be read as an image"),
+        (("--prompt", "x", "--image", "http://x.org/a.png"), "is a URL, and vilau downloads"),
+        (("--prompt", "x", "--video", "nothing"), "nothing holds no images; give a folder of"),
+        (("--prompt", "x", "--video", "ruins"), "ruins holds no frame that can be read"),
+        (("--prompt", "x", "--video", "empty.mp4"), "empty.mp4 is an empty file; give a video"),
+        (("--prompt", "x", "--video", "gone.gif"), "gone.gif does not exist; give a video file"),
+        (("--prompt", "x", "--video", "words.gif"), "words.gif cannot be read as a video"),
+        (("--prompt", "x", "--image", "a", "--video", "b"), "not allowed with argument"),
+        (("--prompt", "x", "--device", "gpu9"), "--device is gpu9; write one of cpu, cuda, mps"),
+        (("--prompt", "x", "--device", "cuda:99"), "--device is cuda:99, but this machine has"),
+    ],
+)
+def test_bad_input_is_told_in_a_sentence(
+    chat: Command, arguments: tuple[str, ...], says: str
+) -> None:
+    Path("words.png").write_text("these are words")
+    Path("words.gif").write_text("these are words")
+    Path("empty.png").write_bytes(b"")
+    Path("empty.mp4").write_bytes(b"")
+    Path("nothing").mkdir()
+    Path("ruins").mkdir()
+    Path("ruins/frame.png").write_text("no picture")
+    code, printed, error = chat(*arguments)
+    assert (code, printed, error.count("\n")) == (2, "", 1), error
+    assert says in error
+
+
+def test_a_broken_clip_is_read_and_reported(chat: Command, photos: Path) -> None:
+    (photos / "c.png").write_bytes((photos / "c.png").read_bytes()[:60])
+    code, _, error = chat("--prompt", QUESTION, "--video", photos)
+    assert code == 0
+    assert error == f"{photos} is broken: 2 of 3 frames can be read, the others are left out.\n"
+
+
+def test_two_chats_in_half_precision_agree(chat: Command, photos: Path) -> None:
+    half = ("--prompt", QUESTION, "--image", photos / "a.png", "--dtype", "bfloat16")
+    assert chat(*half) == chat(*half)
+    assert torch.get_default_dtype() == torch.float32

@@ -1,0 +1,185 @@
+"""``vilau generate``: the model's own pictures, in files, with a record of how they were made."""
+
+from __future__ import annotations
+
+import builtins
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vilau as kit
+from tests.apps.conftest import Command
+from tests.models import tiny
+from vilau.data.video import read_clip
+from vilau.generation.sampling import image_seed
+from vilau.layers.pixels import to_uint8
+
+PROMPTS = ["a red circle", "Two squares, both blue!"]
+
+
+def shown(path: Path) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(path).convert("RGB"))).permute(2, 0, 1)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+def test_pictures_are_the_models(vilau: Command, model_folder: Path, tmp_path: Path) -> None:
+    code, printed, _ = vilau(
+        "generate", model_folder.parent, PROMPTS[0], "--num", 2, PROMPTS[1], "--seed", 7,
+        "--guidance-scale", 2, "--top-k", 12, "--top-p", 0.9, "--negative-prompt", "a star",
+        "--batch-size", 3, "--out", "out",
+    )  # fmt: skip
+    assert code == 0
+    names = [
+        "000-a-red-circle.png", "001-a-red-circle.png",
+        "002-two-squares-both-blue.png", "003-two-squares-both-blue.png",
+    ]  # fmt: skip
+    assert printed.split() == [f"out/{name}" for name in [*names, "contact-sheet.png", "prompts.json"]]  # fmt: skip
+
+    model = kit.load(model_folder)
+    images = model.generate_images(
+        PROMPTS, guidance_scale=2.0, top_k=12, top_p=0.9, negative_prompt="a star", seed=7,
+        num_images=2,
+    )  # fmt: skip
+    assert len(images.flatten(1).unique(dim=0)) == 4
+    for name, image in zip(names, to_uint8(images), strict=True):
+        assert torch.equal(shown(tmp_path / "out" / name), image)
+
+    record = json.loads((tmp_path / "out/prompts.json").read_text())
+    assert record["model"] == str(model_folder)
+    assert record["settings"] == {
+        "guidance_scale": 2.0, "temperature": 1.0, "top_k": 12, "top_p": 0.9,
+        "negative_prompt": "a star", "seed": 7, "dtype": None,
+    }  # fmt: skip
+    assert record["pictures"] == [
+        {"files": [name], "prompt": PROMPTS[i // 2], "index": i % 2, "seed": image_seed(7, i)}
+        for i, name in enumerate(names)
+    ]
+    sheet = shown(tmp_path / "out/contact-sheet.png")
+    assert torch.equal(sheet[:, 4:132:8, 4:132:8], to_uint8(images)[0])
+    assert torch.equal(sheet[:, 4:132:8, 136:264:8], to_uint8(images)[1])
+
+
+def test_one_seed_gives_the_same_bytes_whatever_the_batch(
+    vilau: Command, model_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("a red circle\n\n  two squares \n")
+    command = ("generate", model_folder, "--prompts", "prompts.txt", "--num", 2)
+    assert vilau(*command, "--seed", 3, "--out", "first")[0] == 0
+    assert vilau(*command, "--seed", 3, "--out", "second", "--batch-size", 1)[0] == 0
+    assert vilau(*command, "--seed", 4, "--out", "third")[0] == 0
+    first = contents(tmp_path / "first")
+    assert first == contents(tmp_path / "second")
+    assert set(first) == {
+        "000-a-red-circle.png", "001-a-red-circle.png", "002-two-squares.png",
+        "003-two-squares.png", "contact-sheet.png", "prompts.json",
+    }  # fmt: skip
+    third = contents(tmp_path / "third")
+    assert all(third[name] != first[name] for name in first)
+    greedy = (*command, "--temperature", 0)
+    assert vilau(*greedy, "--seed", 1, "--out", "g")[0] == 0
+    assert vilau(*greedy, "--seed", 2, "--out", "h")[0] == 0
+    names = [name for name in first if name.endswith(".png")]
+    assert all((tmp_path / "g" / n).read_bytes() == (tmp_path / "h" / n).read_bytes() for n in names)  # fmt: skip
+
+
+def test_clips_are_the_models(
+    vilau: Command, model_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("av")
+    command = ("generate", model_folder, "a red circle", "--video", "--frames", 3, "--seed", 5)
+    code, printed, _ = vilau(*command, "--formats", "gif,mp4,png", "--fps", 5, "--out", "v")
+    assert code == 0
+    names = [f"000-a-red-circle.{form}" for form in ("gif", "mp4", "png")]
+    assert printed.split()[:3] == [f"v/{name}" for name in names]
+    clip = kit.load(model_folder).generate_videos(["a red circle"], num_frames=3, seed=5)
+    frames = to_uint8(clip)[0]
+    strip = shown(tmp_path / "v/000-a-red-circle.png")
+    assert torch.equal(strip, torch.cat(list(frames), dim=2))
+    for name in names[:2]:
+        read = read_clip(tmp_path / "v" / name, num_frames=3)
+        assert (read.count, read.fps) == (3, pytest.approx(5))
+    gif = np.stack([np.asarray(f) for f in read_clip(tmp_path / "v" / names[0], num_frames=3).frames])  # fmt: skip
+    assert np.abs(gif.transpose(0, 3, 1, 2).astype(int) - frames.numpy().astype(int)).mean() < 4
+    record = json.loads((tmp_path / "v/prompts.json").read_text())
+    assert record["clips"][0]["files"] == names
+    assert record["settings"]["num_frames"] == 3
+    sheet = shown(tmp_path / "v/contact-sheet.png")
+    assert torch.equal(sheet[:, 4:132:8, 4:388:8], strip)
+
+    given = (*command, "--formats", "png", "--first-frame", photos / "a.png", "--out", "w")
+    assert vilau(*given)[0] == 0
+    first = shown(tmp_path / "w/000-a-red-circle.png")[:, :, : tiny.SIDE]
+    tower = kit.load_tower(model_folder)
+    with torch.inference_mode():
+        codes = tower.encode(tiny.images(1).float() / 127.5 - 1)
+        assert (first.int() - to_uint8(tower.decode(codes))[0].int()).abs().max() <= 1
+
+
+def test_without_pyav_clips_are_gifs_unless_mp4_was_asked_for(
+    vilau: Command, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: object, **named: object) -> object:
+        if name == "av":
+            raise ImportError(name)
+        return real(name, *rest, **named)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    command = ("generate", model_folder, "a red circle", "--video", "--frames", 2)
+    code, _, error = vilau(*command, "--out", "v")
+    assert code == 0
+    assert "clips are written as GIF alone: MP4 needs the package PyAV (pip install" in error
+    assert {path.suffix for path in Path("v").iterdir()} == {".gif", ".png", ".json"}
+    code, _, error = vilau(*command, "--out", "w", "--formats", "mp4")
+    assert code == 2
+    assert "--formats mp4 needs the package PyAV; install it with pip install" in error
+    assert not Path("w").exists()
+
+
+def test_a_drawing_that_is_stopped_promises_nothing(
+    vilau: Command, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vilau.apps.generate.open_model", interrupted)
+    assert vilau("generate", model_folder, "x") == (130, "", "\nstopped.\n")
+
+
+def test_mistakes_are_told_before_the_model_is_opened(
+    vilau: Command, model_folder: Path, tower_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr("vilau.apps.generate.open_model", opened.append)
+    Path("empty.txt").write_text("\n\n")
+    Path("file").write_text("")
+    Path("out").mkdir()
+    Path("out/prompts.json").write_text("{}")
+    for arguments, says in [
+        ((), "there is no prompt; write one behind the model, or --prompts FILE"),
+        (("--prompts", "empty.txt"), "empty.txt is empty; write one prompt per line"),
+        (("--prompts", "gone.txt"), "gone.txt does not exist; give a text file"),
+        (("x", "--top-p", "1.5"), "argument --top-p: 1.5 is not above 0 and at most 1"),
+        (("x", "--num", "0"), "argument --num: '0' is no whole number from 1 on"),
+        (("x", "--temperature", "-1"), "argument --temperature: -1 is below 0"),
+        (("x", "--guidance-scale", "nan"), "argument --guidance-scale: 'nan' is no number"),
+        (("x", "--seed", "soon"), "argument --seed: 'soon' is no whole number"),
+        (("x", "--dtype", "int8"), "argument --dtype: invalid choice: 'int8'"),
+        (("x", "--video", "--formats", "gif,avi"), "--formats holds 'avi'; write gif, mp4, png"),
+        (("x", "--first-frame", "a.png"), "--first-frame is of a clip; write --video too"),
+        (("x", "--out", "file"), "file cannot be written, since file is no folder"),
+        (("x", "--out", "out"), "out/prompts.json exists already; write another --out, or --force"),
+        (("x", "--colour", "red"), "unknown argument `--colour`"),
+    ]:
+        code, _, error = vilau("generate", model_folder, *arguments)
+        assert (code, error.count("\n")) == (2, 1), error
+        assert says in error
+    assert opened == []

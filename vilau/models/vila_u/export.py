@@ -1,0 +1,211 @@
+"""Writing a VILA-U in the published layout."""
+
+import json
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from vilau.errors import CheckpointError
+from vilau.models.language import MetaTokenizer
+from vilau.models.storage import CONFIG_FILE, gathered_state, read_json, writes_files
+from vilau.models.tokenizers import (
+    SENTENCEPIECE_FILE,
+    load_tokenizer,
+    save_tokenizer,
+    sentencepiece_file,
+)
+from vilau.models.vila_u.convert import published_head, published_projector, published_tower
+from vilau.models.vila_u.export_config import (
+    generation_fields,
+    language_fields,
+    preprocessor_fields,
+    projector_fields,
+    root_config,
+    tower_fields,
+)
+from vilau.models.vila_u.export_siglip import is_published_siglip, siglip_fields, siglip_name
+from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.published import (
+    LANGUAGE_FOLDER,
+    PROJECTOR_FOLDER,
+    ROOT_TYPE,
+    TOWER_FOLDER,
+)
+from vilau.models.vila_u.published_config import PREPROCESSOR_FILE
+from vilau.models.weight_files import write_tensors
+
+
+def export_published(model: VilaU, folder: Path) -> None:
+    """Write ``llm/``, ``vision_tower/`` and ``mm_projector/`` with config.json beside them.
+
+    Weights keep their number format, and so does the codebook where that loses nothing (it is float32 in
+    memory). What the layout has no field for is written down in entries that only this package reads (see
+    ``export_config``); a SigLIP that is not one of the two published is described in a folder beside the
+    three; a tokenizer that was not read from a ``tokenizer.model`` is written as tokenizer.json, which the
+    published code's own tokenizer does not read.
+
+    Of several processes all call it and rank 0 writes. Everything is written elsewhere and renamed into place,
+    config.json last: a folder with a config is complete. Raises ``CheckpointError`` for a model without weights,
+    a folder that holds other things, and when it cannot be written.
+    """
+    _check_exportable(model, folder)
+    llm = gathered_state(model.language)
+    tower, head = gathered_state(model.tokenizer), gathered_state(model.head)
+    projector = published_projector(gathered_state(model.projector))
+    if not writes_files():
+        return
+    vision = published_tower(_narrowed(tower)) | published_head(head)
+    part = folder.parent / f".{folder.name}.part-{os.getpid()}"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        for name in (LANGUAGE_FOLDER, TOWER_FOLDER, PROJECTOR_FOLDER):
+            (part / name).mkdir(parents=True)
+        write_tensors(llm, part / LANGUAGE_FOLDER)
+        write_tensors(vision, part / TOWER_FOLDER)
+        write_tensors(projector, part / PROJECTOR_FOLDER)
+        _write_configs(model, part)
+        _write_words(model.words, part / LANGUAGE_FOLDER)
+        _write_siglip(model, part)
+        _move(part, folder)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the checkpoint cannot be written to {folder} ({error}); free disk space there or choose "
+            "another folder."
+        ) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_exportable(model: VilaU, folder: Path) -> None:
+    if any(tensor.device.type == "meta" for tensor in model.state_dict().values()):
+        raise CheckpointError(
+            "this model has shapes but no weights (it was built on the meta device); load its weights first."
+        )
+    if isinstance(model.words, MetaTokenizer):
+        raise CheckpointError("this model has no text tokenizer; load it with one first.")
+    file = sentencepiece_file(model.words)
+    if file is not None and not file.is_file():
+        raise CheckpointError(
+            f"{file}, which this model's tokenizer was read from, is gone; put it back to export the model."
+        )
+    if folder.is_dir() and any(folder.iterdir()):
+        there = (folder / CONFIG_FILE).is_file() and read_json(folder).get("model_type")
+        if there != ROOT_TYPE:
+            raise CheckpointError(
+                f"{folder} holds other files than a published checkpoint; give a new or empty folder."
+            )
+
+
+def _narrowed(tower: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tower's state with the codebook in the format of the weights, if that loses nothing."""
+    dtype = tower["post_quant_conv.weight"].dtype
+
+    def narrow(tensor: Tensor) -> Tensor:
+        cast = tensor.to(dtype)
+        return cast if torch.equal(cast.to(tensor.dtype), tensor) else tensor
+
+    names = [name for name in tower if ".codebook" in name]
+    return tower | {name: narrow(tower[name]) for name in names}
+
+
+def _write_configs(model: VilaU, folder: Path) -> None:
+    hidden = model.language.config.hidden_size
+    llm = language_fields(model)
+    tower = tower_fields(model.tokenizer, model.head_config, hidden)
+    projector = projector_fields(model)
+    _write_json(folder / LANGUAGE_FOLDER / CONFIG_FILE, llm)
+    _write_json(folder / LANGUAGE_FOLDER / "generation_config.json", generation_fields(model))
+    _write_json(folder / TOWER_FOLDER / CONFIG_FILE, tower)
+    square = preprocessor_fields(model.tokenizer.sizes.image_size)
+    _write_json(folder / TOWER_FOLDER / PREPROCESSOR_FILE, square)
+    _write_json(folder / PROJECTOR_FOLDER / CONFIG_FILE, projector)
+    _write_json(folder / CONFIG_FILE, root_config(model, llm, tower, projector))
+
+
+def _write_json(path: Path, fields: dict[str, Any]) -> None:
+    path.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n")
+
+
+def _write_words(words: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Write the tokenizer, as LLaMA's own files where it was read from them."""
+    entries = {id_: _token(token) for id_, token in sorted(words.added_tokens_decoder.items())}
+    basic = (words.unk_token, words.bos_token, words.eos_token, words.pad_token)
+    extra = [entry for entry in entries.values() if entry["content"] not in basic]
+    names = [entry["content"] for entry in extra]
+    by_name = {entry["content"]: entry for entry in entries.values()}
+    file = sentencepiece_file(words)
+    if file is None:
+        save_tokenizer(words, folder)
+    else:
+        (folder / SENTENCEPIECE_FILE).write_bytes(file.read_bytes())
+        _write_json(
+            folder / "tokenizer_config.json",
+            {
+                "add_bos_token": True,
+                "add_eos_token": False,
+                "add_prefix_space": True,
+                "added_tokens_decoder": {
+                    str(id_): {**entry, "special": True} for id_, entry in entries.items()
+                },
+                "additional_special_tokens": names,
+                "bos_token": words.bos_token,
+                "clean_up_tokenization_spaces": False,
+                "eos_token": words.eos_token,
+                "legacy": bool(getattr(words, "legacy", False)),
+                "model_max_length": words.model_max_length,
+                "pad_token": words.pad_token,
+                "padding_side": "right",
+                "sp_model_kwargs": {},
+                "spaces_between_special_tokens": False,
+                "tokenizer_class": "LlamaTokenizer",
+                "unk_token": words.unk_token,
+                "use_default_system_prompt": False,
+            },
+        )
+    ids = {name: words.convert_tokens_to_ids(name) for name in names}
+    _write_json(folder / "added_tokens.json", ids)
+    roles = {f"{role}_token": getattr(words, f"{role}_token") for role in ("bos", "eos", "unk")}
+    _write_json(
+        folder / "special_tokens_map.json",
+        {
+            "additional_special_tokens": extra,
+            **{role: by_name.get(token, token) for role, token in roles.items()},
+            "pad_token": words.pad_token,
+        },
+    )
+
+
+def _token(token: Any) -> dict[str, Any]:
+    flags = ("lstrip", "normalized", "rstrip", "single_word")
+    return {"content": token.content, **{flag: getattr(token, flag) for flag in flags}}
+
+
+def _write_siglip(model: VilaU, folder: Path) -> None:
+    """Describe a SigLIP that no published name stands for, with its text tokenizer if it is here."""
+    sizes = model.tokenizer.sizes
+    if is_published_siglip(sizes):
+        return
+    place = folder / Path(siglip_name(sizes)).name
+    place.mkdir()
+    with suppress(CheckpointError):
+        # It may never have been on this machine; only text features need it, and say so.
+        save_tokenizer(load_tokenizer(sizes.tokenizer), place)
+    _write_json(place / CONFIG_FILE, siglip_fields(sizes))
+
+
+def _move(part: Path, folder: Path) -> None:
+    """Move what ``part`` holds into ``folder``, its config.json last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG_FILE).unlink(missing_ok=True)
+    for new in sorted(part.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+        old = folder / new.name
+        if old.is_dir():
+            shutil.rmtree(old)
+        new.replace(old)
