@@ -25,6 +25,8 @@ from vilau.data.image_text import ImageTextPairs
 from vilau.data.instructions import Instructions
 from vilau.data.mixture import MultimodalMixture
 from vilau.layers.detector import SceneDetector
+from vilau.layers.nearest import GRAM_BYTES
+from vilau.layers.quantize import ResidualQuantizer
 from vilau.models.language import start_language_model
 from vilau.models.siglip import build_siglip
 from vilau.models.sizes import LanguageConfig, SiglipSizes
@@ -188,13 +190,19 @@ def test_tower_operations_equal_torchs_own_count() -> None:
     decoder = DecoderConfig(
         **{**TINY_DECODER, "multipliers": (1, 2), "attention_grids": (4,)}  # type: ignore[arg-type]
     )
+    torch.manual_seed(0)
     tower = VisionTower(TowerConfig(vars(sizes), quantizer, decoder)).eval()
     images = torch.zeros(2, 3, 32, 32)
     part = counts.tower(sizes, quantizer, decoder)
     siglip = part.siglip
     features = tower.features(images).detach()
     assert measured(lambda: tower.features(images), samples=2) == siglip.encoder.flops
+    first = measured(lambda: tower.quantizer(features))
+    assert first == part.gram_flops + 2 * part.search.flops
     assert measured(lambda: tower.quantizer(features), samples=2) == part.search.flops
+    tower.quantizer.train()
+    found = measured(lambda: tower.quantizer(features), samples=2)
+    assert found == part.learning_search.flops == 3 * part.search.flops
     assert measured(lambda: tower.pixels(features), samples=2) == part.pixels.flops
     assert measured(lambda: tower.pooled(features), samples=2) == pytest.approx(
         siglip.pooling.flops, rel=0.01
@@ -202,6 +210,32 @@ def test_tower_operations_equal_torchs_own_count() -> None:
     assert measured(lambda: tower.text_features(["a"])) == pytest.approx(
         siglip.text.flops, rel=0.01
     )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"shared_codebook": False},
+        {"learning": "gradient"},
+        {"search": "published"},
+        {"depth": 1},
+        {"shared_codebook": False, "learning": "gradient"},
+    ],
+)
+def test_other_quantisers_are_counted_too(changes: dict[str, Any]) -> None:
+    quantizer = QuantizerConfig(**{**TINY_QUANTIZER, **changes})
+    part = counts.tower(SiglipSizes(**TINY_SIGLIP), quantizer, DecoderConfig())
+    torch.manual_seed(0)
+    module = ResidualQuantizer(width=48, **vars(quantizer)).eval().requires_grad_(False)
+    features = torch.randn(2, 16, 48)
+    first = measured(lambda: module(features))
+    assert first == part.gram_flops + 2 * part.search.flops
+    assert sum(p.numel() for p in module.parameters()) == part.codebooks.parameters
+    assert sum(b.numel() for b in module.buffers()) == part.buffers
+
+
+def test_the_largest_codebook_with_a_gram_matrix() -> None:
+    assert 4 * counts.LARGEST_GRAM**2 <= GRAM_BYTES < 4 * (counts.LARGEST_GRAM + 1) ** 2
 
 
 def test_language_operations_equal_torchs_own_count() -> None:
@@ -243,7 +277,7 @@ def test_published_tower_agrees_with_the_counts_on_record() -> None:
     """Counted before on the published code: 155 + 34 + 253 GFLOP per 256-pixel image, VGG16 40."""
     part = counts.tower(SiglipSizes(), QuantizerConfig(), DecoderConfig())
     assert part.siglip.encoder.flops / 1e9 == pytest.approx(155, rel=0.02)
-    assert part.search.flops / 1e9 == pytest.approx(34, rel=0.02)
+    assert part.learning_search.flops / 1e9 == pytest.approx(34, rel=0.02)
     assert part.pixels.flops / 1e9 == pytest.approx(253, rel=0.02)
     assert counts.perceptual(256).flops / 1e9 == pytest.approx(40, rel=0.02)
 

@@ -111,7 +111,10 @@ def test_other_commands_name_what_is_there() -> None:
         if words[0] == "make":
             assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
         elif words[0] in ("pip", "tensorboard"):
-            assert words in (["pip", "install", "-e", "."], ["tensorboard", "--logdir", "runs"])
+            assert words in (
+                ["pip", "install", "-e", "."],
+                ["tensorboard", "--logdir", "runs/ablate_contrastive"],
+            )
         else:
             assert words[0] in OURS, f"the README shows {words[0]}, which no test knows"
 
@@ -141,9 +144,9 @@ def test_the_python_in_the_readme_runs(tmp_path: Path) -> None:
     names: dict[str, object] = {}
     exec(source.replace(place, tmp_path.as_posix()), names)
     spec = model.tokenizer.spec
-    assert tuple(names["images"].shape) == (1, 3, spec.image_size, spec.image_size)  # type: ignore[attr-defined]
-    assert tuple(names["codes"].shape) == (1, spec.num_positions, spec.depth)  # type: ignore[attr-defined]
-    assert len(names["answers"]) == 1  # type: ignore[arg-type]
+    assert tuple(names["images"].shape) == (4, 3, spec.image_size, spec.image_size)  # type: ignore[attr-defined]
+    assert tuple(names["codes"].shape) == (4, spec.num_positions, spec.depth)  # type: ignore[attr-defined]
+    assert isinstance(names["answer"], str)
 
 
 def test_every_path_in_the_readme_exists() -> None:

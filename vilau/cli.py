@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import NoReturn
 
+from vilau.apps.memory import memory_told
 from vilau.errors import ConfigError, VilauError
 from vilau.study import session
 from vilau.study.plan import Options
@@ -31,7 +32,12 @@ APPS: tuple[tuple[str, str, str], ...] = (
     ("encode", "vilau.apps.encode", "turn images into a file of codes"),
     ("decode", "vilau.apps.decode", "turn a file of codes into images"),
     ("classify", "vilau.apps.classify", "tell which of some classes an image shows (zero-shot)"),
-    ("convert", "vilau.apps.convert", "write a model in another layout or number format"),
+    (
+        "convert",
+        "vilau.apps.convert",
+        "write a model or a tower in another layout or number format",
+    ),
+    ("compare", "vilau.apps.compare", "print the numbers of finished runs side by side"),
     ("data", "vilau.apps.data", "turn images with captions into shards, and look at them"),
 )
 """Verbs of ``vilau.apps``: (verb, module, one line of help). A module has
@@ -133,7 +139,7 @@ def _parser(verb: str | None) -> tuple[_Parser, dict[str, argparse.ArgumentParse
         if name == verb:
             app = importlib.import_module(module)
             app.add_parser(subparsers)
-            subparsers.choices[name].set_defaults(handler=app.run)
+            subparsers.choices[name].set_defaults(handler=_app(app.run))
         else:
             subparsers.add_parser(name, help=text)
     return parser, dict(subparsers.choices)
@@ -250,6 +256,14 @@ def _table(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     print(session.list_studies(args.folder, runs=args.runs))
     return 0
+
+
+def _app(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    def handler(args: argparse.Namespace) -> int:
+        with memory_told(args):
+            return run(args)
+
+    return handler
 
 
 def _stage(args: argparse.Namespace) -> int:

@@ -10,7 +10,8 @@ Images on the host are ``uint8`` in 0..255; inside models they are float in [-1,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -47,6 +48,9 @@ class ImageTextBatch(Movable):
     """bool ``(B, B)``: entry [i, j] says that text j is true of image i. None: only the diagonal is known."""
     scenes: list[str] = field(default_factory=list)
     """The drawn world's ground truth as JSON, one per image; empty for other data."""
+    truth: Callable[[Sequence[str]], Tensor] | None = None
+    """Tells which of any texts are true of which image, bool ``(B, number of texts)`` on the CPU: several
+    processes ask it about one another's captions. None: nothing is known but ``matches``."""
 
 
 @dataclass
@@ -240,6 +244,24 @@ class Reconstructs(Protocol):
     @property
     def codebook_size(self) -> int:
         """K, the number of codes per depth."""
+        ...
+
+
+@runtime_checkable
+class Averages(Protocol):
+    """A module that keeps averages of its weights."""
+
+    @property
+    def keeps_average(self) -> bool:
+        """Whether it was told to."""
+        ...
+
+    def averaged_weights(self) -> AbstractContextManager[None]:
+        """Put the averages in the weights' place as long as the context lasts."""
+        ...
+
+    def measure(self, batch: Any) -> tuple[Any, dict[str, Tensor]]:
+        """Return what ``validation_step`` does, and the losses that it logs, without logging."""
         ...
 
 

@@ -44,9 +44,19 @@ def test_the_number_format_can_be_changed(vilau: Command, model_folder: Path) ->
     assert vilau("chat", "half", "--prompt", "what is it ?", "--max-new-tokens", 2)[0] == 0
 
 
-def test_targets_are_not_replaced_unasked(
-    vilau: Command, model_folder: Path, tower_folder: Path
-) -> None:
+def test_a_tower_alone_goes_there_and_back(vilau: Command, tower_folder: Path) -> None:
+    code, printed, _ = vilau("convert", tower_folder, "published", "--layout", "vila-u")
+    assert (code, "published/preprocessor_config.json" in printed) == (0, True)
+    assert vilau("convert", "published", "back", "--layout", "vilau")[0] == 0
+    original, back = kit.load_tower(tower_folder), kit.load_tower("back")
+    assert original.config.quantizer == back.config.quantizer
+    state = back.state_dict()
+    assert all(torch.equal(state[name], t) for name, t in original.state_dict().items())
+    assert torch.equal(original.text_features(["a"]), back.text_features(["a"]))
+    assert vilau("convert", "back", "published", "--layout", "vila-u", "--force")[0] == 0
+
+
+def test_targets_are_not_replaced_unasked(vilau: Command, model_folder: Path) -> None:
     convert = ("convert", model_folder, "out", "--layout", "vilau")
     Path("out").mkdir()
     assert vilau(*convert)[0] == 0  # an empty folder is no target to lose
@@ -65,8 +75,6 @@ def test_targets_are_not_replaced_unasked(
     assert (code, "out holds the model to convert" in error) == (2, True)
     code, _, error = vilau("convert", model_folder, "holiday/letter.txt", "--layout", "vilau")
     assert (code, "holiday/letter.txt is a file; write the name of a folder" in error) == (2, True)
-    code, _, error = vilau("convert", tower_folder, "t", "--layout", "vilau")
-    assert (code, "describes a vila_u.tower" in error) == (2, True)
     assert Path("holiday/letter.txt").read_text() == "dear"
 
 

@@ -54,6 +54,7 @@ def test_reconstruction_fid(tmp_path, drawn) -> None:
     passport = callback.passports["val/rfid"]
     assert passport.num_samples == 48
     assert "world features" in passport.features
+    assert "no crop, to 64 by antialiased bilinear resize" in passport.details
     assert "verifier" in callback.passports["val/recon_scene_exact"].features
     assert callback.passports.keys() == values.keys()
     # A second round starts anew and says the same.
@@ -90,8 +91,9 @@ def test_missing_weights_are_named_before_the_run(tmp_path, drawn, monkeypatch) 
 
 def test_lpips_where_its_weights_are(tmp_path, drawn, monkeypatch) -> None:
     class Difference(PairedSimilarity):
-        def __init__(self, backbone: str) -> None:
+        def __init__(self, backbone: str, weights: str | None) -> None:
             super().__init__()
+            self.features_name = f"{backbone} {weights}"
 
         def update(self, first: torch.Tensor, second: torch.Tensor) -> None:
             assert first.min() >= -1
@@ -101,13 +103,14 @@ def test_lpips_where_its_weights_are(tmp_path, drawn, monkeypatch) -> None:
         def compute(self) -> torch.Tensor:
             return super().compute()["psnr"]
 
-    monkeypatch.setattr("vilau.callbacks.reconstruction_fid.perceptual_distance", Difference)
-    callback = ReconstructionFID(lpips="vgg")
+    monkeypatch.setattr("vilau.callbacks.reconstruction_fid.PerceptualDistance", Difference)
+    callback = ReconstructionFID(lpips="vgg", lpips_weights="mine.pth")
     (values,) = trainer(tmp_path, callback).validate(
         Toy(), loader(image_batch(drawn[0][:8])), verbose=False
     )
     assert values["val/lpips"] == pytest.approx(values["val/psnr"], rel=1e-3)
     assert callback.passports["val/lpips"].metric.startswith("LPIPS vgg")
+    assert callback.passports["val/lpips"].features == "vgg mine.pth"
 
 
 def test_one_image_is_too_few(tmp_path, drawn) -> None:

@@ -56,7 +56,10 @@ def test_matches_are_the_truth(world: WorldSpec) -> None:
         true = true_phrases(Scene.from_json(scene))
         for j, text in enumerate(batch.texts):
             assert batch.matches[i, j] == (i == j or text in true)
-    off_diagonal = batch.matches & ~torch.eye(16, dtype=torch.bool)
+    assert batch.truth is not None  # what other ranks' captions are judged by
+    own = torch.eye(16, dtype=torch.bool)
+    assert torch.equal(batch.truth(batch.texts) | own, batch.matches)
+    off_diagonal = batch.matches & ~own
     assert 0 < off_diagonal.sum() < 200
 
 
@@ -133,6 +136,7 @@ def test_a_folder_of_photographs_is_prepared_once(photos: Path, own_cache: Path)
     batch = next(iter(data.train_dataloader()))
     assert batch.images.shape == (8, 3, 24, 24)
     assert batch.matches is None
+    assert batch.truth is None
     assert batch.scenes == []
     assert all(text.startswith("photo number") for text in batch.texts)
     (pairs,) = data.val_dataloader()

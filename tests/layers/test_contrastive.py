@@ -1,9 +1,10 @@
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
-from vilau.layers.contrastive import sigmoid_contrastive_loss
+from vilau.layers.contrastive import sigmoid_contrastive_loss, softmax_contrastive_loss
 
 
 def slow_loss(images, texts, scale, bias, matches):
@@ -49,3 +50,37 @@ def test_gradient_pulls_matches_together():
     )
     loss.backward()
     assert float((images.grad[0] * texts[0]).sum()) < 0  # descending raises their product
+
+
+def slow_softmax(images, texts, scale, matches):
+    logits = [[math.exp(scale) * float(i @ t) for t in texts] for i in images]
+    total = 0.0
+    for table, true in (
+        (logits, matches),
+        (list(zip(*logits, strict=True)), list(zip(*matches, strict=True))),
+    ):
+        for row, marks in zip(table, true, strict=True):
+            norm = math.log(sum(math.exp(x) for x in row))
+            chosen = [norm - x for x, mark in zip(row, marks, strict=True) if mark]
+            total += sum(chosen) / len(chosen) / len(images) / 2
+    return total  # fmt: skip
+
+
+def test_softmax_loss_equals_plain_loops():
+    images, texts = sides()
+    diagonal = [[i == j for j in range(5)] for i in range(5)]
+    loss = softmax_contrastive_loss(images, texts, logit_scale=torch.tensor(1.3))
+    assert float(loss) == pytest.approx(slow_softmax(images, texts, 1.3, diagonal), rel=1e-5)
+    matches = torch.eye(5, dtype=torch.bool)
+    matches[0, 3] = matches[4, 1] = True
+    shared = softmax_contrastive_loss(
+        images, texts, logit_scale=torch.tensor(1.3), matches_BB=matches
+    )
+    assert float(shared) == pytest.approx(
+        slow_softmax(images, texts, 1.3, matches.tolist()), rel=1e-5
+    )
+    parts = [
+        softmax_contrastive_loss(images, texts, logit_scale=torch.tensor(1.3), own=own)
+        for own in (slice(0, 2), slice(2, 5))
+    ]
+    assert float(2 * parts[0] + 3 * parts[1]) / 5 == pytest.approx(float(loss), rel=1e-5)

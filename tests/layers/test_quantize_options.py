@@ -5,8 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from tests.layers.test_quantize import D, K, Z, features, quantizer
+from tests.models import tiny
 from vilau.errors import ConfigError
+from vilau.layers.pixels import to_float
 from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.models.vila_u.config import QuantizerConfig, TowerConfig
+from vilau.models.vila_u.tower import VisionTower
 from vilau.training.strategies import shard_module
 
 
@@ -181,3 +185,47 @@ def test_trained_codes_that_are_overwritten_cannot_be_sharded(change):
         shard_module(module, [], mesh=None)
     assert not quantizer(learning="gradient", restart_unused_codes=False).overwrites_parameters
     assert not quantizer(initialisation="data").overwrites_parameters
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"search": "bf16"}, "quantizer.search is 'bf16'; write float32 or published"),
+        ({"learning": "adam"}, "quantizer.learning is 'adam'; write ema or gradient"),
+        ({"update": "never"}, "quantizer.update is 'never'; write per_depth or per_step"),
+        ({"initialisation": "k"}, "quantizer.initialisation is 'k'; write normal or data"),
+        ({"decay": 1.0}, "quantizer.decay is 1.0; write 0 or more, below 1"),
+        ({"entropy_temperature": 0.0}, "quantizer.entropy_temperature is 0.0; write more than 0"),
+    ],
+)
+def test_a_wrong_option_is_told(setting, message):
+    with pytest.raises(ConfigError, match=message):
+        QuantizerConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shared_codebook": False, "initialisation": "data"},
+        {"learning": "gradient", "entropy": True, "update": "per_step"},
+    ],
+)
+def test_options_go_with_the_tower(tmp_path, options):
+    torch.manual_seed(0)
+    config = TowerConfig(vars(tiny.sizes()), tiny.quantizer(**options), tiny.decoder())
+    tower, pixels = VisionTower(config), to_float(tiny.images(2))
+    tower.train()(pixels)
+    tower.eval().save(tmp_path)
+    loaded = VisionTower.load(tmp_path).eval()
+    assert loaded.config.quantizer == config.quantizer
+    codes = tower.encode(pixels)
+    assert torch.equal(loaded.encode(pixels), codes)
+    assert torch.equal(loaded.decode(codes), tower(pixels).images)
+    assert torch.equal(loaded.embed(codes), tower.quantize(pixels).features)
+
+
+def test_a_tower_config_from_before_there_were_options():
+    old = TowerConfig(vars(tiny.sizes()), tiny.quantizer(), tiny.decoder()).to_dict()
+    kept = ("depth", "codebook_size", "decay", "restart_unused_codes")
+    old["quantizer"] = {key: old["quantizer"][key] for key in kept}
+    assert TowerConfig.from_dict(old).quantizer == tiny.quantizer()

@@ -14,7 +14,7 @@ from vilau.layers.detector import SceneDetector
 from vilau.metrics.assets import WORLD_FEATURES, WORLD_VERIFIER, load_world_detector
 from vilau.metrics.detector_card import changes, drawn_images
 from vilau.metrics.frechet import FrechetDistance, inception_weights
-from vilau.metrics.similarity import LARGEST_PSNR, PairedSimilarity, perceptual_distance
+from vilau.metrics.similarity import LARGEST_PSNR, PairedSimilarity, PerceptualDistance
 
 
 @pytest.fixture(scope="module")
@@ -161,5 +161,5 @@ def test_psnr_and_ssim_are_means_over_images() -> None:
 
 def test_missing_lpips_weights_are_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(CheckpointError, match=r"put torchvision's vgg16-397923af\.pth at"):
-        perceptual_distance("vgg")
+    with pytest.raises(CheckpointError, match=r"put vgg16-397923af\.pth .* at .*lpips: null"):
+        PerceptualDistance("vgg")

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from vilau.models.weight_files import read_tensors, write_tensors  # noqa: F401 - for the tests
 
@@ -61,6 +62,12 @@ def edit_weights(folder: Path, change: Any) -> None:
     state = {name: tensor.clone() for name, tensor in load_file(file).items()}
     change(state)
     save_file(state, file, metadata={"format": "pt"})
+
+
+def same_state(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules hold the same tensors under the same names."""
+    first, second = one.state_dict(), other.state_dict()
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
 def no_network(monkeypatch: pytest.MonkeyPatch) -> list[Any]:

@@ -8,7 +8,12 @@ from vilau.models.vila_u.head import DepthTransformer
 N, D, Z, E, K = 5, 4, 6, 10, 9
 
 
-TABLE = torch.randn(K, Z, generator=torch.Generator().manual_seed(1))
+TABLES = torch.randn(D, K, Z, generator=torch.Generator().manual_seed(1))
+"""A codebook for each depth."""
+
+
+def partial_sums(codes: torch.Tensor) -> torch.Tensor:
+    return torch.stack([TABLES[d, codes[..., d]] for d in range(D)], dim=-2).cumsum(dim=-2)
 
 
 def head(dropout=0.0) -> DepthTransformer:
@@ -20,7 +25,7 @@ def head(dropout=0.0) -> DepthTransformer:
         code_width=Z,
         hidden_width=E,
         codebook_size=K,
-        partial_sums=lambda codes: TABLE[codes].cumsum(dim=-2),
+        partial_sums=partial_sums,
     )
 
 
@@ -32,9 +37,9 @@ def test_sampling_with_a_cache_sees_the_teacher_forced_logits():
         seen.append(logits)
         return (logits.argmax(dim=-1) + depth) % K
 
-    codes, sums = layer.sample(hidden, choose=choose, vectors=lambda c: TABLE[c])
+    codes, sums = layer.sample(hidden, choose=choose, vectors=lambda c, d: TABLES[d, c])
     assert codes.shape == (N, D)
-    torch.testing.assert_close(sums, TABLE[codes].sum(dim=1))
+    torch.testing.assert_close(sums, partial_sums(codes)[:, -1])
     forced = layer(hidden[None], codes[None])
     assert forced.shape == (1, N, D, K)
     torch.testing.assert_close(torch.stack(seen, dim=1), forced[0])

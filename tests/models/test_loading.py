@@ -1,7 +1,6 @@
 """``vilau.load`` and ``load_tower``: what they open, and one sentence for everything else."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -9,34 +8,10 @@ from safetensors.torch import load_file
 
 import vilau
 from tests.models import tiny
-from tests.models.published import edit, no_network
+from tests.models.published import edit, edit_weights, no_network, same_state
 from vilau.errors import CheckpointError, ConfigError
-from vilau.models.vila_u.config import PromptConfig
 
 LOADERS = (vilau.load, vilau.load_tower)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny.vila_u(seed=4, prompt=PromptConfig(form="published"))
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published") / "checkpoint"
-    vilau.export(model, folder)
-    return folder
-
-
-@pytest.fixture
-def folder(exported, tmp_path):
-    """A published checkpoint to damage."""
-    return shutil.copytree(exported, tmp_path / "checkpoint")
-
-
-def same_state(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 # ---------------------------------------------------------------- what opens
@@ -92,6 +67,12 @@ def test_tied_embeddings_stay_tied(tmp_path):
     assert "lm_head.weight" not in load_file(tmp_path / "llm" / "model.safetensors")
     again = vilau.load(tmp_path)
     assert again.language.lm_head.weight is again.language.model.embed_tokens.weight
+    first, second = "model.embed_tokens.weight", "lm_head.weight"
+    edit_weights(tmp_path / "llm", lambda state: state.update({second: state[first].clone()}))
+    assert same_state(model, vilau.load(tmp_path))
+    edit_weights(tmp_path / "llm", lambda state: state[second].add_(1))
+    with pytest.raises(CheckpointError, match=f"holds a {second} unlike {first}, but its config"):
+        vilau.load(tmp_path)
 
 
 # ---------------------------------------------------------------- what does not

@@ -7,35 +7,10 @@ import torch
 from safetensors.torch import load_file
 
 import vilau
-from tests.models import tiny
-from tests.models.published import edit_weights
+from tests.models.published import edit_weights, same_state
 from vilau.errors import CheckpointError
-from vilau.models.vila_u.config import PromptConfig
 
 LOADERS = (vilau.load, vilau.load_tower)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny.vila_u(seed=4, prompt=PromptConfig(form="published"))
-
-
-@pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("published") / "checkpoint"
-    vilau.export(model, folder)
-    return folder
-
-
-@pytest.fixture
-def folder(exported, tmp_path):
-    """A published checkpoint to damage."""
-    return shutil.copytree(exported, tmp_path / "checkpoint")
-
-
-def same_state(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 def sentence(loader, path, **settings) -> str:

@@ -9,9 +9,9 @@ import torch
 
 import vilau
 from vilau.generation.text import decode_tokens
-from vilau.models.vila_u.convert import head_state, projector_state
 from vilau.models.vila_u.generate import draw_codes
 from vilau.models.vila_u.prompts import chat_segments, marked_segments
+from vilau.models.vila_u.published.names import head_state, projector_state
 from vilau.types import Document, MultimodalBatch
 
 ORACLES = Path(__file__).parents[3] / "shared" / "oracles"

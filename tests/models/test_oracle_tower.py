@@ -12,8 +12,8 @@ from vilau.generation.guidance import guide
 from vilau.layers.quantize import ResidualQuantizer
 from vilau.models.sizes import SiglipSizes
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
-from vilau.models.vila_u.convert import head_state, tower_state
 from vilau.models.vila_u.head import DepthTransformer
+from vilau.models.vila_u.published.names import head_state, tower_state
 from vilau.models.vila_u.tower import VisionTower
 
 ORACLE = Path(__file__).parents[3] / "shared" / "oracles" / "tower-tiny.pt"
@@ -161,7 +161,7 @@ def test_one_guided_step(record, tower):
     drawn, features = built_head(record, tower).sample(
         record["llm_hidden"][:, 0],
         choose=choose,
-        vectors=tower.quantizer.codebook.weight.__getitem__,
+        vectors=tower.quantizer.vectors,
     )
     assert torch.equal(drawn, codes)
     close(torch.stack(seen), record["gen_guided_logits"], 1.1e-5)

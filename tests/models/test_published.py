@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import vilau
 from tests.models import published
-from tests.models.published import CHECKPOINT, EXPECTED, TOWERS, copy, edit, with_tower
+from tests.models.published import CHECKPOINT, EXPECTED, TOWERS, copy, edit, same_state, with_tower
 from vilau.errors import CheckpointError
 from vilau.models.vila_u.config import PromptConfig
 
@@ -33,11 +33,6 @@ def model():
 
 def close(found, wanted, tolerance):
     torch.testing.assert_close(found, wanted, rtol=0.0, atol=tolerance)
-
-
-def same_state(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 # ---------------------------------------------------------------- what a checkpoint computes

@@ -8,9 +8,8 @@ import torch
 
 import vilau
 from tests.models import published
-from tests.models.published import CHECKPOINT, TOWERS, copy, edit, with_tower
+from tests.models.published import CHECKPOINT, TOWERS, copy, edit, same_state, with_tower
 from vilau.errors import CheckpointError
-from vilau.models.sizes import SPECIAL_TOKENS
 
 pytestmark = published.needs_recordings
 
@@ -23,11 +22,6 @@ def towers():
 @pytest.fixture(scope="module")
 def model():
     return vilau.load(CHECKPOINT)
-
-
-def same_state(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
 # ---------------------------------------------------------------- where sizes come from
@@ -90,6 +84,10 @@ def test_a_size_that_nothing_shows(tmp_path):
 def test_without_a_siglip_config_its_sizes_are_those_of_the_tensors(model, tmp_path, monkeypatch):
     attempts = published.no_network(monkeypatch)
     shutil.rmtree(copy(tmp_path) / "siglip")
+    with pytest.warns(
+        UserWarning, match="SigLIP siglip of .* its attention heads are taken to be 16"
+    ):
+        vilau.load(tmp_path)
     name = "google/siglip-large-patch16-256"
     edit(
         tmp_path / "vision_tower" / "config.json",
@@ -169,6 +167,10 @@ def test_shapes_alone_are_built_on_the_meta_device():
         ("llm/config.json", {"num_attention_heads": 5}, "describe a llama .*not a multiple of the number of"),
         ("mm_projector/config.json", {"mm_projector_type": "linear"}, "'linear', but this model's projector is"),
         ("vision_tower/config.json", {"rqvaesiglip": "x"}, "vision_tower/config.json does not describe a VILA-U"),
+        ("vision_tower/config.json", {"rqvaesiglip": {"pretrained_model": "siglip", "decoder_latent_shape": [4, 6]}},
+         r"decoder_latent_shape is \[4, 6\], but only square grids"),
+        ("vision_tower/config.json", {"rqtransformer": {"head": {"block": {"gelu": "v2"}}}},
+         "block.gelu is 'v2', but only 'v1' is computed here"),
         ("siglip/config.json", {"vision_config": {"hidden_size": 96}}, "hidden_size 64|has text_config"),
     ],
 )  # fmt: skip
@@ -190,5 +192,6 @@ def test_a_tokenizer_that_does_not_fit(tmp_path):
     (tmp_path / "aside").rename(tmp_path / "llm" / "tokenizer.model")
     for name in ("tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"):
         (tmp_path / "llm" / name).unlink()
-    with pytest.raises(CheckpointError, match=f"lacks {', '.join(SPECIAL_TOKENS)}"):
+    says = "lacks <im_start>, <im_end>; .* write mm_use_im_start_end: false into config.json"
+    with pytest.raises(CheckpointError, match=says):
         vilau.load(tmp_path)

@@ -7,9 +7,9 @@ import torch
 
 from tests.models.published import SHARED
 from vilau.models.language import MetaTokenizer, build_language_model
-from vilau.models.vila_u.convert import published_head, published_projector, published_tower
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.published_sizes import vila_u_256, vila_u_384
+from vilau.models.vila_u.published.names import published_head, published_projector, published_tower
+from vilau.models.vila_u.published.sizes import vila_u_256, vila_u_384
 from vilau.models.vila_u.tower import VisionTower
 
 KEYS = SHARED / "reference"

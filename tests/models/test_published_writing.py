@@ -9,13 +9,9 @@ import torch
 
 import vilau
 from tests.models import published, tiny
+from tests.models.published import same_state
 from vilau.errors import CheckpointError, ConfigError
-from vilau.models.vila_u import export as export_module
-
-
-def same_state(one, other):
-    one, other = one.state_dict(), other.state_dict()
-    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+from vilau.models.vila_u.published import write as export_module
 
 
 def files(folder):
@@ -84,8 +80,11 @@ def test_a_move_that_breaks_off_leaves_nothing_to_load(model, tmp_path, monkeypa
 def test_what_cannot_be_exported(model, tmp_path):
     with pytest.raises(ConfigError, match="layout is 'vila'; write vila-u"):
         vilau.export(model, tmp_path, layout="vila")
-    with pytest.raises(ConfigError, match="holds a VilaU, not a VisionTower; use its save"):
-        vilau.export(model.tokenizer, tmp_path)
+    with pytest.raises(ConfigError, match="a VilaU or a VisionTower, not a Linear; use its save"):
+        vilau.export(torch.nn.Linear(1, 1), tmp_path)
+    vilau.export(model.tokenizer, tmp_path / "tower")
+    with pytest.raises(CheckpointError, match="tower holds other files"):
+        vilau.export(model, tmp_path / "tower")
     with torch.device("meta"):
         shapes = tiny.vila_u()
     with pytest.raises(CheckpointError, match="shapes but no weights"):

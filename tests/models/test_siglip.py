@@ -17,6 +17,7 @@ from vilau.models.siglip import (
 )
 from vilau.models.sizes import SiglipSizes
 from vilau.models.tokenizers import load_tokenizer
+from vilau.training.clip import ClipPretraining
 
 
 def outputs(model):
@@ -130,13 +131,15 @@ def test_captions_end_with_the_end_token_even_when_cut():
     assert (ids[1, :-1] != words.eos_token_id).all()
 
 
+def test_a_new_siglip_leaves_no_border_out():
+    sizes = tiny.sizes(image_size=250, patch_size=16)
+    with pytest.raises(ConfigError, match="image_size is 250, which 16-pixel.*write 240 or 256"):
+        ClipPretraining(sizes)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (
-            {"image_size": 250, "patch_size": 16},
-            "image_size is 250, which 16-pixel.*write 240 or 256",
-        ),
         ({"num_heads": 3}, "siglip.num_heads is 3.*hidden_size 32; write a divisor of 32"),
         ({"text_heads": 5}, "siglip.text_heads is 5"),
         ({"num_layers": 1}, "siglip.num_layers is 1.*write 2 or more"),

@@ -3,7 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.models import tiny
-from vilau.errors import ConfigError
+from vilau.errors import ConfigError, DataError
 from vilau.layers.pixels import to_float
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
 from vilau.models.vila_u.tower import VisionTower
@@ -154,3 +154,17 @@ def test_a_quantiser_of_nothing(key):
 
 def test_config_survives_json(tower):
     assert TowerConfig.from_dict(tower.config.to_dict()) == tower.config
+
+
+@pytest.mark.parametrize(
+    ("shape", "upto", "error", "told"),
+    [
+        ((2, 16, 3), 0, ConfigError, "upto is 0; write a number of depths from 1 to 3"),
+        ((2, 16, 3), 4, ConfigError, "upto is 4; write"),
+        ((2, 15, 3), None, DataError, r"have the shape \(2, 15, 3\); give \(images, 16, 3\) as"),
+        ((16, 3), None, DataError, r"have the shape \(16, 3\); give"),
+    ],
+)
+def test_codes_that_cannot_be_decoded(shape, upto, error, told):
+    with pytest.raises(error, match=told):
+        tiny.tower().decode(torch.zeros(shape, dtype=torch.int64), upto=upto)

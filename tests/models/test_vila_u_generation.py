@@ -5,10 +5,12 @@ from tests.models import tiny
 from vilau.errors import ConfigError, DataError
 from vilau.generation.sampling import Sampling, image_seed
 from vilau.layers.pixels import to_float
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.vila_u.config import PromptConfig, TowerConfig
 from vilau.models.vila_u.generate import draw_codes
+from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.parts import embedded
 from vilau.models.vila_u.prompts import chat_segments
+from vilau.models.vila_u.tower import VisionTower
 
 SAMPLING = Sampling()
 GREEDY = Sampling(temperature=0.0)
@@ -67,6 +69,20 @@ def test_guided_codes_are_the_argmax_of_guided_logits(model, negative):
         without = forced_logits(model, negative or "", image)
         guided = without + 3.0 * (with_words - without)
         assert torch.equal(guided.argmax(dim=-1), image)
+
+
+@torch.no_grad()
+def test_drawing_reads_the_codebook_of_each_depth():
+    """A full forward, which sums code vectors by ``embed_cumulative``, finds the same greedy codes."""
+    torch.manual_seed(0)
+    quantizer = tiny.quantizer(shared_codebook=False)
+    tower = VisionTower(TowerConfig(vars(tiny.sizes()), quantizer, tiny.decoder()))
+    made = VilaU.start(tower, tiny.language(), tiny.head(), tiny.PROMPT).eval()
+    made.head.classifier.weight *= 20
+    assert not torch.equal(tower.quantizer.book(0).weight, tower.quantizer.book(1).weight)
+    codes = drawn(made, PROMPTS[:2], 1.0, [0, 1], GREEDY)
+    for prompt, image in zip(PROMPTS[:2], codes, strict=True):
+        assert torch.equal(forced_logits(made, prompt, image).argmax(dim=-1), image)
 
 
 def test_guidance_of_one_is_no_guidance(model):

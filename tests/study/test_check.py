@@ -81,6 +81,12 @@ def test_a_constructors_own_sentence_is_kept(shop: Workshop) -> None:
         check(shop, overrides=["first.model.sizes.image_size=250"])
 
 
+def test_callbacks_are_built_too(shop: Workshop) -> None:
+    grid = "{class_path: vilau.callbacks.image_grid.ImageGrid, init_args: {num_images: 0}}"
+    with pytest.raises(ConfigError, match=r"^first · .*: ImageGrid\.num_images is 0; write 1"):
+        check(shop, overrides=[f"first.trainer.callbacks=[{grid}]"])
+
+
 def test_a_fault_of_the_code_says_where(shop: Workshop) -> None:
     with pytest.raises(ValueError, match="the constructor itself is broken") as caught:
         check(shop, overrides=["first.model.lr=4.5"])

@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from tests.models import tiny
 from tests.training import toys
 from vilau.layers.codebook import EmaCodebook
+from vilau.training.alignment import AlignmentConfig
 from vilau.types import Draws, EmbedsTexts, Reconstructs
 
 STEPS = 3
@@ -25,7 +26,10 @@ def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[Any]]:
     if kind == "pretraining":
         module = toys.pretraining(folder, caption_dropout=0.0)
         return module, [tiny.multimodal(seed) for seed in range(BATCHES)]
-    module = {"clip": toys.clip, "tower": toys.tower, "ablation": toys.ablation}[kind](folder)
+    # Ranks are compared with accumulated parts, which do not know one another's texts.
+    parts = {} if kind == "clip" else {"alignment": AlignmentConfig(negatives="rank")}
+    build = {"clip": toys.clip, "tower": toys.tower, "ablation": toys.ablation}[kind]
+    module = build(folder, **parts)
     if kind != "clip":
         module.tower.quantizer.eval()  # EMA sums over ranks, which no single process does in steps
     return module, [tiny.pairs(seed=seed) for seed in range(BATCHES)]

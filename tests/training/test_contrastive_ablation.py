@@ -4,6 +4,7 @@ import torch
 from tests.models import tiny
 from tests.training import toys
 from vilau.layers.pixels import to_float
+from vilau.training.alignment import AlignmentConfig
 
 
 def block_gradients(module, batch, part):
@@ -36,7 +37,8 @@ def test_logs_the_cosine_and_the_ratio_of_the_two_gradients(tmp_path):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_measuring_changes_nothing_of_the_training(tmp_path, accumulate):
-    plain, measured = toys.tower(tmp_path), toys.ablation(tmp_path)
+    parts = {"alignment": AlignmentConfig(negatives="micro_batch")}
+    plain, measured = toys.tower(tmp_path, **parts), toys.ablation(tmp_path, **parts)
     runs = [
         toys.fit(
             module, toys.pair_data(), 3, accumulate_grad_batches=accumulate, gradient_clip_val=1.0

@@ -1,12 +1,15 @@
 import pytest
 import torch
 
+import vilau
 from tests.models import tiny
 from tests.training import toys
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float, to_uint8
+from vilau.models.vila_u.model import VilaU
 from vilau.training.evaluate import Evaluation
-from vilau.training.pretrain import without_words_to_draw
+from vilau.training.finetune import SupervisedFineTuning
+from vilau.training.pretrain import MultimodalPretraining, without_words_to_draw
 from vilau.types import (
     AnswerOutput,
     Document,
@@ -163,3 +166,26 @@ def test_codes_cannot_be_standardised_without_images(tmp_path):
     module = toys.pretraining(tmp_path, standardise_codes=True)
     with pytest.raises(ConfigError, match="standardise_codes is true, but the first batch has no"):
         module.model.standardise_codes(tiny.images(2)[:0])
+
+
+def test_published_checkpoints_are_trained_and_measured(tmp_path):
+    """A published folder gives the steps of the folder in our own layout, in float32."""
+    model = tiny.vila_u().to(torch.bfloat16)
+    model.save(tmp_path / "ours")
+    vilau.export(model, tmp_path / "published")
+    runs = []
+    for name in ("ours", "published"):
+        module = SupervisedFineTuning(str(tmp_path / name), optimizer=tiny.optimizer())
+        assert {p.dtype for p in module.parameters()} == {torch.float32}
+        assert module.model.head.training
+        assert not module.model.tokenizer.training
+        before = module.model.language.lm_head.weight.clone()
+        runs.append(toys.fit(module, toys.multimodal_data(), 2).losses)
+        assert not torch.equal(module.model.language.lm_head.weight, before)
+        assert isinstance(Evaluation(str(tmp_path / name)).model, VilaU)
+    assert runs[0] == runs[1]
+    for folder in (tmp_path / "published" / "vision_tower", tmp_path / "published"):
+        module = MultimodalPretraining(str(folder), tiny.language(), tiny.head(), tiny.PROMPT)
+        tower = module.model.tokenizer
+        assert torch.equal(tower.quantizer.book(0).weight, model.tokenizer.quantizer.book(0).weight)
+        assert {p.dtype for p in tower.parameters()} == {torch.float32}

@@ -6,6 +6,7 @@ from tests.models import tiny
 from tests.training import toys
 from vilau.layers.contrastive import sigmoid_contrastive_loss
 from vilau.layers.pixels import to_float
+from vilau.training.tower import TowerTraining
 from vilau.types import EmbedsTexts, Reconstructs
 
 
@@ -108,3 +109,21 @@ def test_clip_pretraining_goes_on_from_a_checkpoint(tmp_path):
     second = toys.ClipPretraining(checkpoint=str(tmp_path / "model"))
     assert second.sizes == first.sizes
     assert torch.equal(second.model.logit_scale, first.model.logit_scale)
+
+
+def test_codes_learn_by_gradient_and_their_entropy_is_a_term(tmp_path):
+    source = tiny.siglip_folder(tmp_path)
+    quantizer = tiny.quantizer(learning="gradient", entropy=True, restart_unused_codes=False)
+    module = TowerTraining(
+        source, quantizer, tiny.decoder(), perceptual_weight=0.0, codebook_weight=2.0,
+        entropy_weight=0.3, optimizer=tiny.optimizer(),
+    )  # fmt: skip
+    before = module.tower.quantizer.codebook.weight.detach().clone()
+    batch = tiny.pairs()
+    terms = module.loss_terms(module.tower(to_float(batch.images)), batch)
+    without = {name: term for name, term in terms.items() if name not in ("codebook", "entropy")}
+    added = module.reconstruction_total(terms) - module.reconstruction_total(without)
+    torch.testing.assert_close(added, 2.0 * terms["codebook"] + 0.3 * terms["entropy"])
+    logged = toys.fit(module, toys.ToyData([batch]), 1).logged[0]
+    assert logged["train/codebook_loss"] > 0 > logged["train/entropy_loss"]
+    assert not torch.equal(module.tower.quantizer.codebook.weight, before)

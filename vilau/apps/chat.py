@@ -25,6 +25,7 @@ from vilau.apps.common import (
     share,
 )
 from vilau.apps.files import find_images
+from vilau.apps.memory import memory_told
 from vilau.errors import ConfigError, DataError, VilauError
 
 if TYPE_CHECKING:
@@ -168,7 +169,8 @@ def _talk(talk: Conversation) -> None:
         if line == "/quit":
             return
         try:
-            _turn(talk, line)
+            with memory_told(talk.args):
+                _turn(talk, line)
         except VilauError as error:
             note(f"error: {error}")
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""``vilau convert SRC DST``: a model from one folder layout to the other."""
+"""``vilau convert SRC DST``: a model, or a tower alone, from one folder layout to the other."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ def add_parser(subparsers: Any) -> None:
     parser = make_parser(
         subparsers,
         "convert",
-        "write a model in another layout or number format",
-        more="vila-u is the published layout (llm/, vision_tower/, mm_projector/), vilau is ours "
-        "(config.json and model.safetensors). Weights are always written as safetensors.",
+        "write a model or a tower in another layout or number format",
+        more="vila-u is the published layout (llm/, vision_tower/, mm_projector/; of a tower alone the folder "
+        "vision_tower/, without a depth transformer), vilau is ours (config.json and model.safetensors). "
+        "Weights are always written as safetensors.",
         example="vilau convert runs/quickstart/aligned/finetune exported --layout vila-u",
     )
-    parser.add_argument("src", metavar="SRC", help=MODEL_HELP)
+    parser.add_argument("src", metavar="SRC", help=f"{MODEL_HELP}; or of a tower alone")
     parser.add_argument("dst", metavar="DST", help="folder to write")
     parser.add_argument("--layout", required=True, choices=(PUBLISHED, OWN), help="what to write")
     parser.add_argument(
@@ -50,10 +51,12 @@ def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
     import vilau
     from vilau.data.cache import disk_errors, temporary_folder
+    from vilau.models.loading import holds_tower
 
     source, target = model_folder(args.src), Path(args.dst).expanduser()
     _check_target(target, source, force=args.force)
-    model = vilau.load(source, dtype=dtype_of(args.dtype), allow_pickle=args.allow_pickle)
+    opened = vilau.load_tower if holds_tower(source) else vilau.load
+    model: Any = opened(source, dtype=dtype_of(args.dtype), allow_pickle=args.allow_pickle)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = temporary_folder(target.absolute())

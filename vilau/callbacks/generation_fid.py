@@ -3,10 +3,12 @@
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.errors import DataError
 from vilau.metrics.frechet import FrechetDistance
+from vilau.metrics.inception import InceptionScore
 from vilau.metrics.passport import SetFingerprint, back_end
 from vilau.types import DrawingOutput, Passport, PromptBatch
 
@@ -20,14 +22,19 @@ class GenerationFID(MeasuringCallback):
     Args:
         features: ``world`` (the shipped feature network) or ``inception``.
         weights: the feature network's folder or file, if not the usual one.
+        inception_score: also log ``test/inception_score`` and its deviation over ten splits,
+            ``test/inception_score_sd``; needs the Inception weights, whatever ``features`` is.
     """
 
     def __init__(
         self,
         features: Literal["world", "inception"] = "world",
         weights: str | None = None,
+        inception_score: bool = False,
     ) -> None:
         super().__init__()
+        self.inception_score = inception_score
+        self.score: InceptionScore | None = None
         self.features = features
         self.weights = weights
         self.distance: FrechetDistance | None = None
@@ -40,13 +47,17 @@ class GenerationFID(MeasuringCallback):
         """Load the feature network before anything is drawn: a file may be missing."""
         self.distance = self.distance or FrechetDistance(self.features, self.weights)
         self.floor = self.floor or FrechetDistance(self.features, self.weights)
+        if self.inception_score:
+            own = self.weights if self.features == "inception" else None
+            self.score = self.score or InceptionScore(own)
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last images."""
         assert self.distance is not None
         assert self.floor is not None
-        for metric in (self.distance, self.floor, self.real, self.prompts):
-            metric.to(pl_module.device).reset()
+        for metric in (self.distance, self.floor, self.real, self.prompts, self.score):
+            if metric is not None:
+                metric.to(pl_module.device).reset()
         self.drawn, self.real_seen, self.stand_ins = 0, 0, 0
 
     def observe(
@@ -71,6 +82,9 @@ class GenerationFID(MeasuringCallback):
         for images, real in ((batch.references[:more], False), (batch.references[more:], True)):
             if len(images):
                 self.floor.update(images, real=real)
+        if self.score is not None:
+            places = torch.arange(len(outputs.images)) + batch.first_index
+            self.score.update(outputs.images, places)
         self.real.update(batch.references)
         self.prompts.update(texts=batch.prompts)
         return True
@@ -90,6 +104,22 @@ class GenerationFID(MeasuringCallback):
                 features=distance.features_name,
                 reference=f"{num_real} real images {digest}",
                 num_samples=number,
-                details=details,
+                details=f"{details}; {distance.preparation}",
             )
             self.report(pl_module, f"{split}/{name}", distance.compute(), passport)
+        if self.score is not None:
+            self._report_score(pl_module, split, prompts, num_drawn)
+
+    def _report_score(
+        self, pl_module: pl.LightningModule, split: str, prompts: str, number: int
+    ) -> None:
+        assert self.score is not None
+        values = self.score.compute()
+        passport = Passport(
+            metric="Inception Score (vilau, torch-fidelity's formula)",
+            features=self.score.features_name,
+            num_samples=number,
+            details=f"prompts {prompts}; {self.score.splits} splits; {self.score.preparation}",
+        )
+        self.report(pl_module, f"{split}/inception_score", values["mean"], passport)
+        self.report(pl_module, f"{split}/inception_score_sd", values["sd"], passport)

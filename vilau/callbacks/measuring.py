@@ -101,6 +101,10 @@ class MeasuringCallback(pl.Callback):
         """Report."""
         self._finish(trainer, pl_module, "test")
 
+    def report_as(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Report under ``split``, for a callback that measures with this one."""
+        self._finish(trainer, pl_module, split)
+
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         anyone = trainer.strategy.reduce_boolean_decision(self.seen, all=False)
         everyone = trainer.strategy.reduce_boolean_decision(self.seen, all=True)

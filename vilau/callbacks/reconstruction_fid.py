@@ -3,13 +3,12 @@
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.metrics.frechet import FrechetDistance
 from vilau.metrics.judge import SceneExact
 from vilau.metrics.passport import SetFingerprint, back_end
-from vilau.metrics.similarity import PairedSimilarity, perceptual_distance
+from vilau.metrics.similarity import PairedSimilarity, PerceptualDistance
 from vilau.types import ImageTextBatch, Passport, TowerOutput
 
 
@@ -24,6 +23,7 @@ class ReconstructionFID(MeasuringCallback):
         features: ``world`` (the shipped feature network) or ``inception``.
         weights: the feature network's folder or file, if not the usual one.
         lpips: the backbone (``alex`` or ``vgg``) to also log ``val/lpips`` with; null: without.
+        lpips_weights: torchvision's file of that backbone, if not in torch's hub cache.
     """
 
     def __init__(
@@ -31,10 +31,12 @@ class ReconstructionFID(MeasuringCallback):
         features: Literal["world", "inception"] = "world",
         weights: str | None = None,
         lpips: Literal["alex", "vgg"] | None = None,
+        lpips_weights: str | None = None,
     ) -> None:
         super().__init__()
         self.lpips = lpips
-        self.perceptual: LearnedPerceptualImagePatchSimilarity | None = None
+        self.lpips_weights = lpips_weights
+        self.perceptual: PerceptualDistance | None = None
         self.features = features
         self.weights = weights
         self.distance: FrechetDistance | None = None
@@ -46,7 +48,7 @@ class ReconstructionFID(MeasuringCallback):
         """Load the networks before the run, not at its first validation: a file may be missing."""
         self.distance = self.distance or FrechetDistance(self.features, self.weights)
         if self.lpips is not None:
-            self.perceptual = self.perceptual or perceptual_distance(self.lpips)
+            self.perceptual = self.perceptual or PerceptualDistance(self.lpips, self.lpips_weights)
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last images."""
@@ -93,11 +95,18 @@ class ReconstructionFID(MeasuringCallback):
             features=self.distance.features_name,
             reference=reference,
             num_samples=count,
-            details="uint8 reconstructions from all depths against their own originals",
+            details="uint8 reconstructions from all depths against their own originals; "
+            f"{self.distance.preparation}",
         )
         self.report(pl_module, f"{split}/rfid", self.distance.compute(), rfid, prog_bar=True)
         for name, metric in back_ends.items():
-            passport = Passport(metric=metric, reference=reference, num_samples=count)
+            network = self.perceptual if name == "lpips" else None
+            passport = Passport(
+                metric=metric,
+                features="" if network is None else network.features_name,
+                reference=reference,
+                num_samples=count,
+            )
             self.report(pl_module, f"{split}/{name}", values[name], passport)
         read = self.scenes.compute() if self.scenes.update_called else {}
         for name, metric in (("scene_exact", "scene_exact"), ("object_shape", "shape")):

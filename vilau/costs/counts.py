@@ -36,6 +36,8 @@ class Count:
 
 
 NOTHING = Count()
+LARGEST_GRAM = 23170
+"""Codes of the largest codebook whose depths are searched in one pass (see ``layers.gram``)."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,24 @@ class TowerCount:
 
     siglip: SiglipCount
     search: Count
-    """The codebook search of D depths; codebooks are buffers, so it has no parameters."""
+    """Search of all D depths in codebooks that stay as they are."""
+    learning_search: Count
+    """The same while the codebooks learn (at most: without restarts, one pass may do for large batches)."""
+    gram_flops: int
+    """Operations that ``search`` costs once for a codebook, however many samples follow."""
+    codebooks: Count
+    """Their parameters, where the gradient moves them."""
     pixels: Count
     """Post-quantisation convolution and pixel decoder."""
     buffers: int
-    """Codebook, its averages and counts."""
+    """Codes that averages move, those averages, and counts."""
 
     @property
     def parameters(self) -> int:
         """All parameters of the tower."""
         parts = (
-            self.siglip.encoder, self.siglip.pooling, self.siglip.text, self.siglip.scales, self.pixels,
+            self.siglip.encoder, self.siglip.pooling, self.siglip.text, self.siglip.scales,
+            self.codebooks, self.pixels,
         )  # fmt: skip
         return sum(part.parameters for part in parts)
 
@@ -148,13 +157,22 @@ def siglip(sizes: SiglipSizes) -> SiglipCount:
 
 def tower(sizes: SiglipSizes, quantizer: QuantizerConfig, decoder: DecoderConfig) -> TowerCount:
     """Count a ``VisionTower``."""
-    P, C, K = sizes.grid**2, sizes.hidden_size, quantizer.codebook_size
+    P, C, K, D = sizes.grid**2, sizes.hidden_size, quantizer.codebook_size, quantizer.depth
     grid = decoder.latent_grid or sizes.grid
+    books, by_gradient = 1 if quantizer.shared_codebook else D, quantizer.learning == "gradient"
+    in_one_pass = (
+        quantizer.shared_codebook and quantizer.search == "float32" and D > 1 and K <= LARGEST_GRAM
+    )
+    one_pass = Count(0, 2 * P * K * C, P * C)
+    every_depth = Count(0, D * one_pass.flops, one_pass.kept)
     return TowerCount(
         siglip=siglip(sizes),
-        search=Count(0, quantizer.depth * 2 * P * K * C, P * C),
+        search=one_pass if in_one_pass else every_depth,
+        learning_search=every_depth,
+        gram_flops=2 * K * K * C if in_one_pass else 0,
+        codebooks=Count(books * K * C if by_gradient else 0),
         pixels=convolution(grid, C, decoder.z_channels, kernel=1) + pixel_decoder(decoder, grid),
-        buffers=2 * K * C + K,
+        buffers=books * (K if by_gradient else 2 * K * C + K),
     )
 
 

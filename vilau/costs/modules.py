@@ -3,7 +3,8 @@
 Per sample (2 operations per weight and token forward, 4 backward, plus attention and search):
 
 * tower: 3 x (encoder + pixel decoder + LPIPS' VGG16) + search + text tower, which is frozen; with the
-  contrastive loss 3 x the last block and the pooling head;
+  contrastive loss 3 x the last block and the pooling head. The search is one pass over the codebook for
+  each depth while it learns, and one for all depths of a frozen tower;
 * language: 3 x (language model + output layer at text targets + projector + depth transformer at drawn
   images) + one forward pass of the frozen tower's encoder and search;
 * evaluation: a question is one forward pass over image, prompt and answer; a drawing is one over
@@ -79,7 +80,8 @@ def _tower(config: Config) -> Work:
         siglip.encoder + part.pixels + perceptual + (siglip.pooling if aligned else counts.NOTHING)
     )
     text = siglip.text if aligned else counts.NOTHING
-    train_flops = 3 * trained.flops + part.search.flops + text.flops * (1 if frozen_text else 3)
+    train_flops = 3 * trained.flops + text.flops * (1 if frozen_text else 3)
+    train_flops += part.learning_search.flops
     if class_of(config, "model").endswith("ContrastiveAblation") and aligned:
         # Every so often one more pass forward and backward per loss.
         train_flops *= 1 + 2 / argument(config, "model", "measure_every_n_steps")

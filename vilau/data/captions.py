@@ -98,11 +98,26 @@ def caption_matches(scenes: Sequence[Scene], texts: Sequence[str]) -> Tensor:
         bool ``(B, B)``: entry [i, j] says that text j is true of image i. Dense captions are taken
         to be true of their own image alone.
     """
-    matches = np.eye(len(texts), dtype=bool)
-    for row, scene in zip(matches, scenes, strict=True):
-        true = true_phrases(scene)
-        row |= np.fromiter((text in true for text in texts), dtype=bool, count=len(texts))
-    return torch.from_numpy(matches)
+    return torch.eye(len(texts), dtype=torch.bool) | TextTruth(scenes)(texts)
+
+
+class TextTruth:
+    """Which of any texts are true of the images of a batch, as far as short captions tell.
+
+    Args:
+        scenes: the scene of each image, ``B`` of them.
+    """
+
+    def __init__(self, scenes: Sequence[Scene]) -> None:
+        self.scenes = list(scenes)
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Return bool ``(B, len(texts))``: entry [i, j] says that text j is true of image i."""
+        truth = np.zeros((len(self.scenes), len(texts)), dtype=bool)
+        for row, scene in zip(truth, self.scenes, strict=True):
+            true = true_phrases(scene)
+            row[:] = np.fromiter((text in true for text in texts), dtype=bool, count=len(texts))
+        return torch.from_numpy(truth)
 
 
 def _check_shares(key: str, spec: CaptionSpec | PromptSpec) -> None:

@@ -72,7 +72,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
 def encode_image(image: Image.Image) -> bytes:
     """Encode an RGB image as PNG."""
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=3)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
 
 

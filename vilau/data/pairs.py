@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vilau.data.captions import CaptionSpec, caption_matches, choose_caption
+from vilau.data.captions import CaptionSpec, TextTruth, caption_matches, choose_caption
 from vilau.data.images import ImageTransform, UnreadableImageError
 from vilau.data.prepare import user_set
 from vilau.data.shards import Record, ShardSet
@@ -138,4 +138,5 @@ class PairBatches:
             texts=texts,
             matches=caption_matches(scenes, texts) if scenes else None,
             scenes=[record.scene for record in records if record.scene],
+            truth=TextTruth(scenes) if scenes else None,
         )

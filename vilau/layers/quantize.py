@@ -84,6 +84,8 @@ class ResidualQuantizer(nn.Module):
         entropy_temperature: of its soft choices; see ``code_entropy``.
     """
 
+    initialised: Tensor
+
     def __init__(
         self,
         *,

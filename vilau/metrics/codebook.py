@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from vilau.errors import DataError
+
 
 class CodebookUsage(Metric):
     """Counts of codes per depth.
@@ -24,7 +26,21 @@ class CodebookUsage(Metric):
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, codes: Tensor) -> None:
-        """Add codes, int64 ``(..., D)`` in 0..K-1."""
+        """Add codes, int64 ``(..., D)`` in 0..K-1.
+
+        Raises:
+            DataError: the codes are of another depth or another codebook.
+        """
+        if codes.shape[-1] != self.depth:
+            raise DataError(
+                f"The codes have {codes.shape[-1]} depths, where {self.depth} are counted; give codes of "
+                "one tower."
+            )
+        if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
+            raise DataError(
+                f"The codes reach from {int(codes.min())} to {int(codes.max())}, but a codebook of "
+                f"{self.codebook_size} has codes 0 to {self.codebook_size - 1}; give codes of one tower."
+            )
         rows = codes.reshape(-1, self.depth)
         for depth in range(self.depth):
             self.counts[depth] += torch.bincount(rows[:, depth], minlength=self.codebook_size)

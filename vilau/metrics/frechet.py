@@ -4,20 +4,25 @@ The distance is ``||m1 - m2||^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))`` over the featu
 covariances (Heusel et al. 2017). The sums are kept in float64 and added over ranks by torchmetrics.
 """
 
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.utilities import rank_zero_warn
 
-from vilau.errors import CheckpointError, DataError
+from vilau.errors import DataError
 from vilau.layers.detector import SceneDetector
 from vilau.metrics.assets import WORLD_FEATURES, load_world_detector
 from vilau.metrics.passport import weights_hash
+from vilau.metrics.weights import find_weights, read_weights
 
 INCEPTION_FILE = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_PREPARATION = (
+    "whole uint8 images, no crop, to 299 by TensorFlow 1's bilinear resize without antialiasing"
+)
+"""How an image meets Inception: torch-fidelity's way, on which published numbers rest."""
 
 
 class WorldFeatures(nn.Module):
@@ -39,32 +44,50 @@ class WorldFeatures(nn.Module):
 class FrechetDistance(FrechetInceptionDistance):
     """Frechet distance over uint8 images; fewer than two on a side is an error.
 
+    A covariance has full rank only from one image more than there are features; below that a
+    warning says how many are needed, for the distance then tells more of the number of images than
+    of the images.
+
     Args:
         features: ``world`` for the shipped feature network of the drawn world, ``inception`` for
             the pool features of the Inception that torch-fidelity and the published numbers use.
         weights: for ``world`` a detector folder, for ``inception`` the weights file; None: the
             shipped network, or the file in torch's hub cache.
+        layer: width of Inception's layer; published numbers are of 2048.
+
+    Attributes:
+        features_name: the feature network with its weights' hash, for a passport.
+        preparation: resize, crop and number format on the way into it, for a passport.
 
     Raises:
-        CheckpointError: the weights are not there.
+        CheckpointError: the weights are not there, or broken.
     """
 
     def __init__(
-        self, features: Literal["world", "inception"] = "world", weights: str | None = None
+        self,
+        features: Literal["world", "inception"] = "world",
+        weights: str | None = None,
+        layer: Literal[64, 192, 768, 2048] = 2048,
     ) -> None:
         self.features = features
         settings: dict[str, Any] = {"normalize": False}
         if features == "world":
             folder = WORLD_FEATURES if weights is None else Path(weights)
             self.features_name = f"world features {weights_hash(folder)}"
-            settings["feature"] = WorldFeatures(load_world_detector(folder))
+            detector = load_world_detector(folder)
+            settings["feature"] = WorldFeatures(detector)
+            side = detector.image_size
+            self.preparation = f"whole uint8 images, no crop, to {side} by antialiased bilinear resize"  # fmt: skip
         else:
             file = inception_weights(weights)
-            self.features_name = f"Inception pool 2048 {weights_hash(file)}"
+            # torch-fidelity opens the file with pickle; one that is tensors alone does no harm.
+            read_weights(file)
+            self.features_name = f"Inception pool {layer} {weights_hash(file)}"
+            self.preparation = INCEPTION_PREPARATION
             # antialias=False: the resize of the reference Inception graph, on which published
             # numbers rest.
             settings |= {
-                "feature": 2048,
+                "feature": layer,
                 "feature_extractor_weights_path": str(file),
                 "antialias": False,
             }
@@ -91,6 +114,13 @@ class FrechetDistance(FrechetInceptionDistance):
                 f"{other} to compare; give the evaluation more images or take the FID callback out "
                 "of trainer.callbacks."
             )
+        needed = int(self.real_features_cov_sum.shape[-1]) + 1
+        if min(real, other) < needed:
+            rank_zero_warn(
+                f"A Frechet distance in {needed - 1} features needs {needed} images or more on each side, "
+                f"but has {real} real and {other} to compare: their covariance lacks rank, and the distance "
+                "cannot stand beside one of more images."
+            )
         return super().compute()
 
 
@@ -100,12 +130,10 @@ def inception_weights(weights: str | None = None) -> Path:
     Raises:
         CheckpointError: it is not there.
     """
-    hub = Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION_FILE
-    path = hub if weights is None else Path(os.path.expanduser(weights))
-    if not path.is_file():
-        raise CheckpointError(
-            f"The Inception weights of FID are missing: put {INCEPTION_FILE} (torch-fidelity's "
-            f"release v0.2.0) at {path}, or set features: world to measure drawn images with the "
-            "shipped feature network."
-        )
-    return path
+    return find_weights(
+        INCEPTION_FILE,
+        weights,
+        what="The Inception weights of FID",
+        origin="torch-fidelity's release v0.2.0",
+        instead="set features: world to measure drawn images with the shipped feature network",
+    )

@@ -1,15 +1,17 @@
 """Likeness of pairs of images: PSNR, SSIM, and LPIPS where its weights are there."""
 
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.functional.image.lpips import _NoTrainLpips
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from vilau.errors import CheckpointError
+from vilau.metrics.passport import weights_hash
+from vilau.metrics.weights import find_weights, read_weights
 
 LARGEST_PSNR = 100.0
 """Equal images have an infinite PSNR, which no table can average; dB."""
@@ -60,20 +62,48 @@ class PairedSimilarity(Metric):
         }
 
 
-def perceptual_distance(
-    backbone: Literal["alex", "vgg", "squeeze"] = "alex",
-) -> LearnedPerceptualImagePatchSimilarity:
-    """Build LPIPS (Zhang et al. 2018); it takes float images ``(B, 3, H, W)`` in [-1, 1].
+class PerceptualDistance(LearnedPerceptualImagePatchSimilarity):
+    """LPIPS (Zhang et al. 2018), mean over pairs of float images ``(B, 3, H, W)`` in [-1, 1].
+
+    Its heads come with torchmetrics; the backbone's ImageNet weights must be on this machine.
+
+    Args:
+        backbone: ``alex`` (published comparisons), ``vgg`` (losses) or ``squeeze``.
+        weights: torchvision's weights file of the backbone; None: the one in torch's hub cache.
+
+    Attributes:
+        features_name: the backbone with its weights' hash, for a passport.
 
     Raises:
-        CheckpointError: the backbone's ImageNet weights are not in torch's hub cache.
+        CheckpointError: the weights are not there, broken, or another network's.
     """
-    path = Path(torch.hub.get_dir()) / "checkpoints" / BACKBONES[backbone]
-    if not path.is_file():
-        raise CheckpointError(
-            f"The {backbone} weights of LPIPS are missing: put torchvision's {path.name} at "
-            f"{path}, or set lpips: "
-            "null and compare reconstructions by PSNR, SSIM and rFID alone."
+
+    def __init__(
+        self, backbone: Literal["alex", "vgg", "squeeze"] = "alex", weights: str | None = None
+    ) -> None:
+        # The parent's own __init__ lets torchvision fetch and unpickle the backbone.
+        Metric.__init__(self)
+        path = find_weights(
+            BACKBONES[backbone],
+            weights,
+            what=f"The {backbone} weights of LPIPS",
+            origin="torchvision's ImageNet weights",
+            instead="set lpips: null and compare reconstructions by PSNR, SSIM and rFID alone",
         )
-    metric = LearnedPerceptualImagePatchSimilarity(net_type=backbone, reduction="mean")
-    return metric.requires_grad_(False)
+        self.features_name = f"{backbone} {weights_hash(path)}"
+        self.net = _NoTrainLpips(net=backbone, pnet_rand=True)
+        found, wanted = read_weights(path), self.net.net.state_dict()
+        # slice2.3.weight here is torchvision's features.3.weight; squeeze has slices.2.3.weight.
+        prefix = 2 if backbone == "squeeze" else 1
+        names = {name: "features." + name.split(".", prefix)[prefix] for name in wanted}
+        for name, theirs in names.items():
+            if theirs not in found or found[theirs].shape != wanted[name].shape:
+                raise CheckpointError(
+                    f"{path} is no file of torchvision's {backbone}: it lacks {theirs} of shape "
+                    f"{tuple(wanted[name].shape)}; put {BACKBONES[backbone]} there."
+                )
+        self.net.net.load_state_dict({name: found[theirs] for name, theirs in names.items()})
+        self.requires_grad_(False)
+        self.reduction: Literal["mean"] = "mean"
+        self.normalize = False
+        self.add_state("all_scores", default=[], dist_reduce_fx=None)

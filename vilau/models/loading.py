@@ -10,21 +10,22 @@ from vilau.models.interface import UnifiedModel
 from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
 from vilau.models.vila_u import model, tower
 from vilau.models.vila_u.config import TowerConfig
-from vilau.models.vila_u.export import export_published
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.published import (
+from vilau.models.vila_u.published.read import (
     ROOT_TYPE,
     TOWER_FOLDER,
     TOWER_TYPE,
     load_published,
     load_published_tower,
 )
+from vilau.models.vila_u.published.write import export_published, export_published_tower
 from vilau.models.vila_u.tower import VisionTower
 from vilau.models.weight_files import PICKLES, Unfilled, pickle_refused
 
 RUN_FOLDER = "model"
 """Where a run, and sometimes a published checkpoint, keeps the model."""
 LAYOUTS = ("vila-u",)
+TOWER_KINDS = (tower.KIND, TOWER_TYPE)
 WANTED = (
     "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json) or the "
     "`model` folder of a run"
@@ -62,7 +63,7 @@ def load(
         return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
     if kind == ROOT_TYPE:
         return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
-    hint = "use load_tower, or give " if kind in (tower.KIND, TOWER_TYPE) else "give "
+    hint = "use load_tower, or give " if kind in TOWER_KINDS else "give "
     raise CheckpointError(
         f"{folder / CONFIG_FILE} describes a {kind or 'model of unknown kind'}, but a unified model is "
         f"needed here; {hint}{WANTED}."
@@ -111,13 +112,19 @@ def load_tower(
     )
 
 
-def export(model: UnifiedModel, path: str | Path, *, layout: str = "vila-u") -> None:
+def holds_tower(path: str | Path) -> bool:
+    """Tell whether ``path`` is a vision tower alone, for ``load_tower``; errors are ``load``'s."""
+    return _kind(_opened(path)) in TOWER_KINDS
+
+
+def export(model: UnifiedModel | VisionTower, path: str | Path, *, layout: str = "vila-u") -> None:
     """Write a model in the layout of another project; ``model.save`` writes ours.
 
     Args:
-        model: what ``load`` returns.
+        model: what ``load`` or ``load_tower`` returns.
         path: the folder to write; a checkpoint that lies there is replaced file by file.
-        layout: ``vila-u``, the published three folders; see ``export_published`` for what they hold.
+        layout: ``vila-u``, the published three folders, or for a tower the one that ``vision_tower/`` is; see
+            ``export_published`` and ``export_published_tower`` for what they hold.
 
     Raises:
         CheckpointError: the model has no weights, or the folder cannot be written.
@@ -125,11 +132,16 @@ def export(model: UnifiedModel, path: str | Path, *, layout: str = "vila-u") -> 
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"layout is {layout!r}; write {' or '.join(LAYOUTS)}.")
-    if not isinstance(model, VilaU):
+    folder = Path(path).expanduser().absolute()
+    if isinstance(model, VisionTower):
+        export_published_tower(model, folder)
+    elif isinstance(model, VilaU):
+        export_published(model, folder)
+    else:
         raise ConfigError(
-            f"layout {layout} holds a VilaU, not a {type(model).__name__}; use its save() instead."
+            f"layout {layout} holds a VilaU or a VisionTower, not a {type(model).__name__}; use its save() "
+            "instead."
         )
-    export_published(model, Path(path).expanduser().absolute())
 
 
 def _opened(path: str | Path) -> Path:

@@ -33,12 +33,6 @@ class SiglipSizes:
     """transformers' attention kernel, or ``lean`` (ours, faster for small models on a CPU)."""
 
     def __post_init__(self) -> None:
-        if self.image_size % self.patch_size and self.patch_size != 14:
-            low = self.image_size // self.patch_size * self.patch_size
-            raise ConfigError(
-                f"siglip.image_size is {self.image_size}, which {self.patch_size}-pixel patches do not "
-                f"divide; write {max(low, self.patch_size)} or {low + self.patch_size}."
-            )
         for key in ("num_heads", "text_heads"):
             if self.hidden_size % getattr(self, key):
                 raise ConfigError(
@@ -53,8 +47,17 @@ class SiglipSizes:
 
     @property
     def grid(self) -> int:
-        """Cells along each side of the code grid (a 14-pixel patch drops the border of 384)."""
+        """Cells along each side of the code grid (patches of 14 pixels drop the border of 384)."""
         return self.image_size // self.patch_size
+
+    def check_border(self) -> None:
+        """Raise ``ConfigError`` where patches leave out a border, which no new model needs."""
+        if self.image_size % self.patch_size:
+            low = self.grid * self.patch_size
+            raise ConfigError(
+                f"siglip.image_size is {self.image_size}, which {self.patch_size}-pixel patches do not "
+                f"divide; write {max(low, self.patch_size)} or {low + self.patch_size}."
+            )
 
 
 _SO400M = {

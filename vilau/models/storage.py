@@ -87,7 +87,7 @@ def gathered_state(module: nn.Module) -> dict[str, Tensor]:
     write no files get an empty dict.
     """
     state = {}
-    names = set(first_names(module))
+    names = set(first_names(module).values())
     for name, tensor in module.state_dict().items():
         if name in names:
             data = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -179,18 +179,27 @@ class Unfilled(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def first_names(module: nn.Module) -> list[str]:
-    """Return the names in the state dict without second names of the same tensor."""
+def first_names(module: nn.Module) -> dict[str, str]:
+    """Return each name in the state dict with the first name of the same tensor."""
     seen: dict[int, str] = {}
-    for name, tensor in module.state_dict(keep_vars=True).items():
-        seen.setdefault(id(tensor), name)
-    return list(seen.values())
+    state = module.state_dict(keep_vars=True)
+    return {name: seen.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
 def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Raise ``CheckpointError`` unless ``state`` is the module's; second names of tensors may be missing."""
-    own = module.state_dict()
-    compare(own, state, source, optional=set(own) - set(first_names(module)))
+    """Raise ``CheckpointError`` unless ``state`` is the module's.
+
+    Second names of a tensor may be missing, but must hold the same.
+    """
+    first = first_names(module)
+    seconds = {name for name, earlier in first.items() if name != earlier}
+    compare(module.state_dict(), state, source, optional=seconds)
+    for name in seconds & set(state):
+        if not torch.equal(state[name], state[first[name]]):
+            raise CheckpointError(
+                f"{source} holds a {name} unlike {first[name]}, but its config ties them to one tensor; restore "
+                "the weights or the config."
+            )
 
 
 def compare(

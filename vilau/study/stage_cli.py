@@ -98,9 +98,8 @@ class StageCLI(LightningCLI):
             raise _trainer_error(error, self.source) from error
 
     def build_parts(self) -> tuple[LightningModule, LightningDataModule | None]:
-        """Build module and data alone, without trainer, callbacks or logger (``check``)."""
+        """Build module, data and callbacks alone, without trainer or logger (``check``)."""
         config = self.config.clone()
-        config.trainer.callbacks = None
         config.trainer.logger = False
         config.trainer.strategy = "auto"
         config.trainer.plugins = None

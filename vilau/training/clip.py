@@ -43,6 +43,7 @@ class ClipPretraining(TrainingModule):
         if checkpoint is not None:
             self.model, self.sizes = load_siglip(checkpoint)
         else:
+            sizes.check_border()
             self.sizes = sizes
             self.model = build_siglip(self.sizes, logit_bias=logit_bias)
         self.remember(

@@ -10,7 +10,7 @@ from torch import Tensor
 from vilau.errors import ConfigError
 from vilau.generation.sampling import image_seed
 from vilau.layers.pixels import to_float, to_uint8
-from vilau.models.vila_u.model import VilaU
+from vilau.models.loading import load
 from vilau.types import AnswerOutput, DrawingOutput, PromptBatch, QuestionBatch
 
 
@@ -27,7 +27,7 @@ class Evaluation(LightningModule):
         max_new_tokens: int = 16,
         seed: int = 0,
     ) -> None:
-        """Take the ``model`` folder of a training run and the sampling settings of drawings.
+        """Take a finished model, whatever ``vilau.load`` opens, and the sampling settings of drawings.
 
         Answers are greedy. Guidance, top-k and top-p default to the published ones.
         """
@@ -37,7 +37,7 @@ class Evaluation(LightningModule):
         if not 0 < top_p <= 1:
             raise ConfigError(f"model.top_p is {top_p}; write a share above 0, at most 1 (all).")
         self.save_hyperparameters()
-        self.model = VilaU.load(checkpoint)
+        self.model = load(checkpoint, dtype=torch.float32)
         self.seed = seed
         self.max_new_tokens = max_new_tokens
         self.sampling: dict[str, Any] = {

@@ -1,5 +1,8 @@
 """Supervised fine-tuning on instructions: questions, answers and drawing requests in one format."""
 
+import torch
+
+from vilau.models.loading import load
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import given
 from vilau.training.optimizers import OptimizerConfig
@@ -18,7 +21,7 @@ class SupervisedFineTuning(LanguageTraining):
         guidance_scale: float = 3.0,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
-        """Start from the ``model`` folder of a pretraining run."""
+        """Start from a pretrained model, which is whatever ``vilau.load`` opens."""
         optimizer = given(OptimizerConfig(learning_rate=1e-4), optimizer)
         super().__init__(
             optimizer,
@@ -34,4 +37,6 @@ class SupervisedFineTuning(LanguageTraining):
             guidance_scale=guidance_scale,
             optimizer=optimizer,
         )
-        self.model = VilaU.load(checkpoint)
+        model = load(checkpoint, dtype=torch.float32)
+        assert isinstance(model, VilaU)  # the only family that load knows
+        self.model = model.train()

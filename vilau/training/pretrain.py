@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
+from vilau.models.loading import load_tower
 from vilau.models.sizes import LanguageConfig
 from vilau.models.vila_u.config import HeadConfig, PromptConfig
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.tower import VisionTower
 from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.types import (
@@ -127,7 +127,7 @@ class MultimodalPretraining(LanguageTraining):
         standardise_codes: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
-        """Start from a trained tower's ``model`` folder and a language model.
+        """Start from a trained tower, which is whatever ``vilau.load_tower`` opens, and a language model.
 
         ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
         10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
@@ -156,7 +156,8 @@ class MultimodalPretraining(LanguageTraining):
             optimizer=optimizer,
         )
         self.standardise_codes = standardise_codes
-        self.model = VilaU.start(VisionTower.load(tower_checkpoint), language, head, prompt)
+        tower = load_tower(tower_checkpoint, dtype=torch.float32)
+        self.model = VilaU.start(tower, language, head, prompt)
 
     def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
         """One step, see ``LanguageTraining``; before the very first, ``standardise_codes``."""

@@ -55,7 +55,7 @@ def draw_codes(
     layout = model.sequence.drawing_prompts(rows, start=start).to(model.device)
     _check_length(model, layout, num_positions, "prompts")
     uniforms = row_uniforms(seeds, num_positions * depth, model.device)
-    table = model.tokenizer.quantizer.codebook.weight
+    vectors = model.tokenizer.quantizer.vectors
 
     def draw(hidden_NE: Tensor, position: int) -> Tensor:
         def choose_code(logits_NK: Tensor, d: int) -> Tensor:
@@ -65,7 +65,7 @@ def draw_codes(
             code_B = choose(logits_NK, uniforms[:, position * depth + d])
             return code_B.repeat(2) if guided else code_B
 
-        codes_ND, _ = model.head.sample(hidden_NE, choose=choose_code, vectors=table.__getitem__)
+        codes_ND, _ = model.head.sample(hidden_NE, choose=choose_code, vectors=vectors)
         return codes_ND[:B]
 
     def embed(codes_BnD: Tensor) -> Tensor:
@@ -176,7 +176,7 @@ def given_images(model: Parts, images: Tensor | None) -> Tensor | None:
             f"images is {str(images.dtype).removeprefix('torch.')} {tuple(images.shape)}; give float "
             "(N, 3, H, W) with values in [-1, 1]."
         )
-    if len(images) and images.abs().max() > 2.0:  # decoders overshoot 1 a little
+    if not images.abs().max() <= 2.0:  # decoders overshoot 1 a little; NaN is refused too
         raise DataError(
             f"images holds values up to {images.abs().max():.4g}; scale them to [-1, 1] (x / 127.5 - 1)."
         )

@@ -70,11 +70,12 @@ class DepthTransformer(nn.Module):
         hidden_NE: Tensor,
         *,
         choose: Callable[[Tensor, int], Tensor],
-        vectors: Callable[[Tensor], Tensor],
+        vectors: Callable[[Tensor, int], Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Draw the D codes of each position; returns codes ``(N, D)`` and the sum of vectors ``(N, Z)``.
 
-        ``choose(logits (N, K), depth)`` returns the codes ``(N,)``; ``vectors(codes)`` their rows ``(N, Z)``.
+        ``choose(logits (N, K), depth)`` returns the codes ``(N,)`` of a depth, counted from 0;
+        ``vectors(codes, depth)`` their vectors ``(N, Z)``.
         """
         caches = [KeyValueCache() for _ in self.blocks]
         x_N1W = self.hidden_projection(hidden_NE)[:, None]
@@ -85,7 +86,7 @@ class DepthTransformer(nn.Module):
                 y_N1W = block(y_N1W, cache)
             code_N = choose(self.classifier(self.norm(y_N1W[:, 0])), d)
             codes.append(code_N)
-            drawn_NZ = vectors(code_N)
+            drawn_NZ = vectors(code_N, d)
             total_NZ = drawn_NZ if total_NZ is None else total_NZ + drawn_NZ
             x_N1W = self._projected(total_NZ)[:, None]
         assert total_NZ is not None

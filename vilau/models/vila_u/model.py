@@ -4,7 +4,7 @@ B rows, T tokens, N images, P positions, D residual depth, Z code width, E langu
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from vilau.models.storage import (
     read_config,
     save_folder,
 )
+from vilau.models.tokenizers import load_tokenizer
 from vilau.models.vila_u.config import HeadConfig, PromptConfig, TowerConfig
 from vilau.models.vila_u.generate import draw_codes, given_images, repeated, write_answers
 from vilau.models.vila_u.head import DepthTransformer
@@ -50,7 +51,6 @@ class VilaU(UnifiedModel):
 
     def __init__(
         self,
-        *,
         tower: VisionTower,
         language: LlamaForCausalLM,
         language_config: LanguageConfig,
@@ -91,14 +91,21 @@ class VilaU(UnifiedModel):
     ) -> "VilaU":
         """Put a trained tower before a (pretrained or random) language model."""
         model, words, language = start_language_model(language)
-        return cls(
-            tower=tower,
-            language=model,
-            language_config=language,
-            head_config=head,
-            prompt=prompt,
-            words=words,
-        )
+        return cls(tower, model, language, head, prompt, words)
+
+    @classmethod
+    def unfilled(
+        cls,
+        tower: TowerConfig,
+        language: LanguageConfig,
+        head: HeadConfig,
+        prompt: PromptConfig,
+        words: Any,
+    ) -> "VilaU":
+        """Build a model without values, for weights that follow (see ``Unfilled``)."""
+        with Unfilled():
+            built = VisionTower(tower), build_language_model(language)
+            return cls(*built, language, head, prompt, words)
 
     @classmethod
     def load(
@@ -119,17 +126,9 @@ class VilaU(UnifiedModel):
             language = LanguageConfig(**config["language"])
             head, prompt = HeadConfig(**config["head"]), PromptConfig(**config["prompt"])
         own_words = Path(folder) / TOKENIZER_FOLDER
-        source = str(own_words) if own_words.exists() else language.tokenizer
-        words = text_tokenizer(replace(language, tokenizer=source))
-        with Unfilled():
-            model = cls(
-                tower=VisionTower(tower),
-                language=build_language_model(language),
-                language_config=language,
-                head_config=head,
-                prompt=prompt,
-                words=words,
-            )
+        saved = own_words.exists()
+        words = load_tokenizer(str(own_words)) if saved else text_tokenizer(language)
+        model = cls.unfilled(tower, language, head, prompt, words)
         load_weights(model, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
         return model.to(device=device)
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vilau.errors import DataError
 from vilau.models.vila_u.config import PromptConfig
 from vilau.models.vila_u.prompts import (
     IMAGE_END,
@@ -105,8 +106,20 @@ class SequenceLayout:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def token(self, name: str) -> int:
-        """The id of a special token such as ``<im_start>``."""
-        return self.tokenizer.convert_tokens_to_ids(name)
+        """The id of a special token such as ``<im_start>``; ``DataError`` where the model was made without."""
+        found = self.tokenizer.convert_tokens_to_ids(name)
+        if found is None or found == self.tokenizer.unk_token_id:
+            raise DataError(
+                f"this model has no token {name}, so it knows no image or clip that stands beside one; give "
+                "it bare images, or take another model."
+            )
+        return found
+
+    def _check_marks(self, segments: Sequence[Segment]) -> None:
+        """Raise ``DataError`` for a missing token that would be spelt out instead."""
+        for segment in segments:
+            if not isinstance(segment, TextSegment) and not segment.bare:
+                self.token(IMAGE_START if isinstance(segment, ImageSegment) else VIDEO_START)
 
     def opening(self) -> list[int]:
         """Ids every row starts with: BOS."""
@@ -146,6 +159,7 @@ class SequenceLayout:
         row = _Row()
         row.text(self.opening())
         if self._published:
+            self._check_marks(document.segments)
             self._write(row, document_parts(document, self.prompt, end=self.tokenizer.eos_token))
             return row
         if document.chat:
@@ -162,14 +176,14 @@ class SequenceLayout:
 
     def drawing_prompts(self, prompts: Sequence[str], *, start: str = IMAGE_START) -> Layout:
         """Left-padded rows that end in ``start``; an empty prompt is the null prompt."""
-        rows = []
-        for prompt in prompts:
-            row = self._prompt([([TextSegment(prompt)], [])], after=start)
-            rows.append(row)
+        self.token(start)
+        rows = [self._prompt([([TextSegment(prompt)], [])], after=start) for prompt in prompts]
         return self._pad(rows, left=True)
 
     def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
         """Left-padded rows of chats that end in the assistant's mark, ready for the answer."""
+        for chat in chats:
+            self._check_marks(chat)
         return self._pad([self._prompt(open_turns(chat)) for chat in chats], left=True)
 
     def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> _Row:

@@ -21,8 +21,8 @@ from vilau.models.vila_u.tower import VisionTower
 def fold_statistics(tower: VisionTower, images: Tensor, layers: list[nn.Linear]) -> None:
     """Make ``layers`` compute of code vectors what they now compute of standardised ones.
 
-    Mean and deviation of the code vectors' Z entries are those of the images (uint8 ``(N, 3, H, W)``) of all ranks, which
-    all must call this. Raises ``ConfigError`` without images, or when the weights are sharded.
+    Mean and deviation of the code vectors' Z entries are those of the images (uint8 ``(N, 3, H, W)``) of all
+    ranks, which all must call this. Raises ``ConfigError`` without images, or when the weights are sharded.
     """
     if any(isinstance(layer.weight, DTensor) for layer in layers):
         raise ConfigError(

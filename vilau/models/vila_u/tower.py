@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SiglipModel
 
-from vilau.errors import ConfigError
+from vilau.errors import ConfigError, DataError
 from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
@@ -77,7 +77,7 @@ class VisionTower(VisualTokenizer):
         Raises ``ConfigError`` for a decoder whose pixels are not the image's: it could not be trained.
         """
         siglip, sizes = load_siglip(source)
-        _check_decoder(decoder, sizes)
+        check_decoder(decoder, sizes)
         config = TowerConfig(dataclasses.asdict(sizes), quantizer, decoder)
         return cls(config, siglip)
 
@@ -179,7 +179,17 @@ class VisionTower(VisualTokenizer):
         return self.decoder(self.post_quant_conv(z))
 
     def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
-        """Decode codes from their first ``upto`` depths (all)."""
+        """Decode codes ``(B, P, D)`` from their first ``upto`` depths (all).
+
+        Raises ``DataError`` for codes of another shape, ``ConfigError`` for depths that there are not.
+        """
+        P, D = self.spec.num_positions, self.spec.depth
+        if codes.dim() != 3 or codes.shape[1:] != (P, D):
+            raise DataError(
+                f"codes have the shape {tuple(codes.shape)}; give (images, {P}, {D}) as encode returns them."
+            )
+        if upto is not None and not 1 <= upto <= D:
+            raise ConfigError(f"upto is {upto}; write a number of depths from 1 to {D}.")
         return self.pixels(self.quantizer.embed(codes, upto))
 
     # ---------------------------------------------------------------- alignment with text
@@ -206,6 +216,12 @@ class VisionTower(VisualTokenizer):
         """Keep the text tower as it was pretrained (the paper's recipe)."""
         self.siglip.text_model.requires_grad_(requires_grad=False)
 
+    def freeze_encoder(self) -> None:
+        """Keep what encodes images, up to the quantiser; what reads quantised features goes on learning."""
+        vision = self.siglip.vision_model
+        for part in (vision.embeddings, *vision.encoder.layers[:-1]):
+            part.requires_grad_(requires_grad=False)
+
     def freeze_alignment(self) -> None:
         """Keep every part that only the contrastive loss could train, for training without it.
 
@@ -225,7 +241,8 @@ class VisionTower(VisualTokenizer):
         return torch.stack([self.decode(codes, upto=d + 1) for d in range(codes.shape[-1])])
 
 
-def _check_decoder(decoder: DecoderConfig, sizes: SiglipSizes) -> None:
+def check_decoder(decoder: DecoderConfig, sizes: SiglipSizes) -> None:
+    """Raise ``ConfigError`` for a decoder whose pixels are not the image's."""
     grid, levels = decoder.latent_grid or sizes.grid, len(decoder.multipliers)
     pixels = grid * 2 ** (levels - 1) * decoder.output_patch
     if pixels != sizes.image_size:

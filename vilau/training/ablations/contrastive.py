@@ -42,7 +42,10 @@ class ContrastiveAblation(TowerTraining):
         """The reconstruction and the contrastive part of the training loss."""
         seen = self.tower(to_float(batch.images))
         losses = self.loss_terms(seen, batch)
-        return self.reconstruction_total(losses), torch.as_tensor(self.contrastive_total(losses))
+        reconstruction = self.reconstruction_total(losses)
+        if self.adversary_acts:
+            reconstruction = reconstruction + self.adversarial_total(seen, losses)[0]
+        return reconstruction, torch.as_tensor(self.contrastive_total(losses))
 
     def _measure_conflict(self, batch: ImageTextBatch) -> None:
         quantizer, was_training = self.tower.quantizer, self.tower.quantizer.training

@@ -6,12 +6,14 @@ without second copies.
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import isqrt
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
@@ -27,11 +29,12 @@ from vilau.models.vila_u.config import (
     QuantizerConfig,
     TowerConfig,
 )
-from vilau.models.vila_u.convert import CODEBOOKS, HEAD, TOWER
+from vilau.models.vila_u.published.names import BOOK, CODEBOOKS, HEAD, TOWER
 
 EXTRA = "vilau"
 """Our own entry in their config.json files: what the published layout has no field for."""
 SIGLIP = f"{TOWER}siglip_model."
+EXACT_GELU = "v1"
 SIGLIP_HEADS = 16
 """Heads of both published SigLIPs."""
 PREPROCESSOR_FILE = "preprocessor_config.json"
@@ -74,17 +77,24 @@ def tower_config(folder: Path, tensors: Tensors) -> TowerConfig:
             codebook_size=part.get("n_embed") or _shape(tensors, f"{CODEBOOKS}0.weight")[0] - 1,
             decay=part.get("decay", 0.99),
             restart_unused_codes=part.get("restart_unused_codes", True),
-            shared_codebook=shares_codebook(config),
+            shared_codebook=shares_codebook(config, tensors),
             **extra.get("quantizer", {}),
         )
         decoder = decoder_config(part, extra, sizes, tensors)
         return TowerConfig(dict(vars(sizes)), quantizer, decoder)
 
 
-def shares_codebook(config: Fields) -> bool:
-    """Tell whether all depths of the tower that config.json describes share one codebook."""
+def shares_codebook(config: Fields, tensors: Tensors) -> bool:
+    """Tell whether all depths of a tower share one codebook.
+
+    Where config.json does not say so they do unless ``tensors`` (second copies included) hold different ones.
+    """
     part = config.get("rqvaesiglip")
-    return not isinstance(part, dict) or part.get("shared_codebook") is not False
+    written = part.get("shared_codebook") if isinstance(part, dict) else None
+    if written is not None:
+        return bool(written)
+    books = [tensor for name, tensor in tensors.items() if BOOK.fullmatch(name)]
+    return all(torch.equal(book, books[0]) for book in books[1:])
 
 
 def _check_grid(folder: Path, part: Fields, sizes: SiglipSizes) -> None:
@@ -111,11 +121,17 @@ def decoder_config(
         widths = [_shape(tensors, f"{up}{i}.block.0.conv1.weight")[0] for i in levels]
         channels, multipliers = widths[0], tuple(width // widths[0] for width in widths)
     latent = part.get("decoder_latent_shape")
+    if latent and latent[0] != latent[1]:
+        raise ConfigError(
+            f"rqvaesiglip.decoder_latent_shape is {latent}, but only square grids are decoded here."
+        )
     latent_grid = latent[0] if latent else None
     # The file names levels by their share of `resolution`, our config by the grid they really see.
     coarsest, last = latent_grid or sizes.grid, len(multipliers) - 1
     attention_grids = tuple(
-        coarsest << step for step in range(last + 1) if _attends(written, last - step, tensors)
+        coarsest << step
+        for step in range(last + 1)
+        if _attends(written, last - step, last, tensors)
     )
     return DecoderConfig(
         channels=channels,
@@ -131,10 +147,11 @@ def decoder_config(
     )
 
 
-def _attends(written: Fields, level: int, tensors: Tensors) -> bool:
-    """Tell whether a decoder level (0 is the finest) has attention."""
+def _attends(written: Fields, level: int, last: int, tensors: Tensors) -> bool:
+    """Tell whether a decoder level (0 is the finest, ``last`` the coarsest) has attention."""
     if "attn_resolutions" in written and "resolution" in written:
-        return written["resolution"] >> level in written["attn_resolutions"]
+        cells = written["resolution"] >> last << (last - level)  # halves are lost before it doubles
+        return cells in written["attn_resolutions"]
     return f"{TOWER}decoder.up.{level}.attn.0.norm.weight" in tensors
 
 
@@ -145,6 +162,10 @@ def head_config(folder: Path, tensors: Tensors) -> HeadConfig:
         part = config.get("rqtransformer") or {}
         head = part.get("head") or {}
         block = head.get("block") or {}
+        if block.get("gelu", EXACT_GELU) != EXACT_GELU:
+            raise ConfigError(
+                f"rqtransformer.head.block.gelu is {block['gelu']!r}, but only {EXACT_GELU!r} is computed here."
+            )
         return HeadConfig(
             width=part.get("embed_dim") or _shape(tensors, f"{HEAD}pos_emb_d")[2],
             num_layers=head.get("n_layer") or _count(tensors, f"{HEAD}head_transformer.blocks."),
@@ -166,6 +187,8 @@ def language_config(folder: Path) -> LanguageConfig:
         llama = built_config(LlamaConfig, written, folder / CONFIG_FILE)
         fields = {k: v for k, v in llama.to_dict().items() if k in LLAMA_FIELDS and v is not None}
         fields["rope_parameters"].pop("type", None)  # the old name of rope_type
+        if "tokenizer_model_max_length" in fields:
+            fields.setdefault("model_max_length", fields["tokenizer_model_max_length"])
         return LanguageConfig(
             tokenizer=str(folder),
             hidden_size=llama.hidden_size,
@@ -212,7 +235,14 @@ def _siglip_folder(folder: Path, name: str) -> Path | None:
 
 
 def _seen_siglip(folder: Path, name: str, tensors: Tensors) -> SiglipSizes:
-    """Read SigLIP's sizes off its tensors; the heads are the published 16."""
+    """Read SigLIP's sizes off its tensors; the heads, which no tensor shows, are the published 16."""
+    if name not in PUBLISHED_SIGLIPS:
+        warnings.warn(
+            f"the SigLIP {name or 'without a name'} of {folder} is described nowhere, so its attention heads "
+            f"are taken to be {SIGLIP_HEADS}; put its config.json into a folder of that name beside the "
+            "checkpoint.",
+            stacklevel=2,
+        )
     vision, text = f"{SIGLIP}vision_model.", f"{SIGLIP}text_model."
     width, _, patch, _ = _shape(tensors, f"{vision}embeddings.patch_embedding.weight")
     positions = _shape(tensors, f"{vision}embeddings.position_embedding.weight")[0]

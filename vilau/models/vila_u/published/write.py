@@ -1,19 +1,21 @@
-"""Writing a VILA-U in the published layout."""
+"""Writing a VILA-U, or its vision tower alone, in the published layout."""
 
 import json
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
 from vilau.models.language import MetaTokenizer
+from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import CONFIG_FILE, gathered_state, read_json, writes_files
 from vilau.models.tokenizers import (
     SENTENCEPIECE_FILE,
@@ -21,8 +23,18 @@ from vilau.models.tokenizers import (
     save_tokenizer,
     sentencepiece_file,
 )
-from vilau.models.vila_u.convert import published_head, published_projector, published_tower
-from vilau.models.vila_u.export_config import (
+from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.published.names import published_head, published_projector, published_tower
+from vilau.models.vila_u.published.read import (
+    LANGUAGE_FOLDER,
+    PROJECTOR_FOLDER,
+    ROOT_TYPE,
+    TOWER_FOLDER,
+    TOWER_TYPE,
+)
+from vilau.models.vila_u.published.read_config import PREPROCESSOR_FILE
+from vilau.models.vila_u.published.write_config import (
+    depth_fields,
     generation_fields,
     language_fields,
     preprocessor_fields,
@@ -30,15 +42,12 @@ from vilau.models.vila_u.export_config import (
     root_config,
     tower_fields,
 )
-from vilau.models.vila_u.export_siglip import is_published_siglip, siglip_fields, siglip_name
-from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.published import (
-    LANGUAGE_FOLDER,
-    PROJECTOR_FOLDER,
-    ROOT_TYPE,
-    TOWER_FOLDER,
+from vilau.models.vila_u.published.write_siglip import (
+    is_published_siglip,
+    siglip_fields,
+    siglip_name,
 )
-from vilau.models.vila_u.published_config import PREPROCESSOR_FILE
+from vilau.models.vila_u.tower import VisionTower
 from vilau.models.weight_files import write_tensors
 
 
@@ -55,25 +64,88 @@ def export_published(model: VilaU, folder: Path) -> None:
     config.json last: a folder with a config is complete. Raises ``CheckpointError`` for a model without weights,
     a folder that holds other things, and when it cannot be written.
     """
-    _check_exportable(model, folder)
+    _check_weights(model)
+    _check_words(model.words)
+    _check_place(folder, ROOT_TYPE)
     llm = gathered_state(model.language)
     tower, head = gathered_state(model.tokenizer), gathered_state(model.head)
     projector = published_projector(gathered_state(model.projector))
     if not writes_files():
         return
-    vision = published_tower(_narrowed(tower)) | published_head(head)
-    part = folder.parent / f".{folder.name}.part-{os.getpid()}"
-    try:
-        shutil.rmtree(part, ignore_errors=True)
+    with _replacing(folder) as part:
         for name in (LANGUAGE_FOLDER, TOWER_FOLDER, PROJECTOR_FOLDER):
-            (part / name).mkdir(parents=True)
+            (part / name).mkdir()
         write_tensors(llm, part / LANGUAGE_FOLDER)
+        vision = published_tower(_narrowed(tower)) | published_head(head)
         write_tensors(vision, part / TOWER_FOLDER)
         write_tensors(projector, part / PROJECTOR_FOLDER)
         _write_configs(model, part)
         _write_words(model.words, part / LANGUAGE_FOLDER)
-        _write_siglip(model, part)
-        _move(part, folder)
+        _write_siglip(model.tokenizer.sizes, part)
+
+
+def export_published_tower(tower: VisionTower, folder: Path) -> None:
+    """Write a ``vision_tower/`` folder of a tower alone, without the depth transformer that the release has there.
+
+    The published code starts such a depth transformer from random weights. A SigLIP that is not one of the two
+    published is described in a folder inside. Otherwise as ``export_published``, which also says what it raises.
+    """
+    _check_weights(tower)
+    _check_place(folder, TOWER_TYPE)
+    state = gathered_state(tower)
+    if not writes_files():
+        return
+    with _replacing(folder) as part:
+        write_tensors(published_tower(_narrowed(state)), part)
+        _write_tower_configs(tower, tower_fields(tower), part)
+        _write_siglip(tower.sizes, part)
+
+
+# ---------------------------------------------------------------------- the place
+
+
+def _check_weights(model: nn.Module) -> None:
+    if any(tensor.device.type == "meta" for tensor in model.state_dict().values()):
+        raise CheckpointError(
+            "this model has shapes but no weights (it was built on the meta device); load its weights first."
+        )
+
+
+def _check_words(words: PreTrainedTokenizerBase | MetaTokenizer) -> None:
+    if isinstance(words, MetaTokenizer):
+        raise CheckpointError("this model has no text tokenizer; load it with one first.")
+    file = sentencepiece_file(words)
+    if file is not None and not file.is_file():
+        raise CheckpointError(
+            f"{file}, which this model's tokenizer was read from, is gone; put it back to export the model."
+        )
+
+
+def _check_place(folder: Path, kind: str) -> None:
+    """Refuse a folder that holds other things than a checkpoint of this ``model_type``."""
+    if folder.is_dir() and any(folder.iterdir()):
+        there = (folder / CONFIG_FILE).is_file() and read_json(folder).get("model_type")
+        if there != kind:
+            raise CheckpointError(
+                f"{folder} holds other files than a published checkpoint; give a new or empty folder."
+            )
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yield a folder to write into; what it holds moves into ``folder`` in the end, config.json last."""
+    part = folder.parent / f".{folder.name}.part-{os.getpid()}"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).unlink(missing_ok=True)
+        for new in sorted(part.iterdir(), key=lambda path: path.name == CONFIG_FILE):
+            old = folder / new.name
+            if old.is_dir():
+                shutil.rmtree(old)
+            new.replace(old)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(
             f"the checkpoint cannot be written to {folder} ({error}); free disk space there or choose "
@@ -83,24 +155,7 @@ def export_published(model: VilaU, folder: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _check_exportable(model: VilaU, folder: Path) -> None:
-    if any(tensor.device.type == "meta" for tensor in model.state_dict().values()):
-        raise CheckpointError(
-            "this model has shapes but no weights (it was built on the meta device); load its weights first."
-        )
-    if isinstance(model.words, MetaTokenizer):
-        raise CheckpointError("this model has no text tokenizer; load it with one first.")
-    file = sentencepiece_file(model.words)
-    if file is not None and not file.is_file():
-        raise CheckpointError(
-            f"{file}, which this model's tokenizer was read from, is gone; put it back to export the model."
-        )
-    if folder.is_dir() and any(folder.iterdir()):
-        there = (folder / CONFIG_FILE).is_file() and read_json(folder).get("model_type")
-        if there != ROOT_TYPE:
-            raise CheckpointError(
-                f"{folder} holds other files than a published checkpoint; give a new or empty folder."
-            )
+# ---------------------------------------------------------------------- the parts
 
 
 def _narrowed(tower: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -116,17 +171,19 @@ def _narrowed(tower: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _write_configs(model: VilaU, folder: Path) -> None:
-    hidden = model.language.config.hidden_size
-    llm = language_fields(model)
-    tower = tower_fields(model.tokenizer, model.head_config, hidden)
-    projector = projector_fields(model)
+    llm, projector = language_fields(model), projector_fields(model)
+    head, width = model.head_config, model.language.config.hidden_size
+    tower = tower_fields(model.tokenizer) | depth_fields(model.tokenizer, head, width)
     _write_json(folder / LANGUAGE_FOLDER / CONFIG_FILE, llm)
     _write_json(folder / LANGUAGE_FOLDER / "generation_config.json", generation_fields(model))
-    _write_json(folder / TOWER_FOLDER / CONFIG_FILE, tower)
-    square = preprocessor_fields(model.tokenizer.sizes.image_size)
-    _write_json(folder / TOWER_FOLDER / PREPROCESSOR_FILE, square)
+    _write_tower_configs(model.tokenizer, tower, folder / TOWER_FOLDER)
     _write_json(folder / PROJECTOR_FOLDER / CONFIG_FILE, projector)
     _write_json(folder / CONFIG_FILE, root_config(model, llm, tower, projector))
+
+
+def _write_tower_configs(tower: VisionTower, fields: dict[str, Any], folder: Path) -> None:
+    _write_json(folder / PREPROCESSOR_FILE, preprocessor_fields(tower.sizes.image_size))
+    _write_json(folder / CONFIG_FILE, fields)
 
 
 def _write_json(path: Path, fields: dict[str, Any]) -> None:
@@ -187,9 +244,8 @@ def _token(token: Any) -> dict[str, Any]:
     return {"content": token.content, **{flag: getattr(token, flag) for flag in flags}}
 
 
-def _write_siglip(model: VilaU, folder: Path) -> None:
+def _write_siglip(sizes: SiglipSizes, folder: Path) -> None:
     """Describe a SigLIP that no published name stands for, with its text tokenizer if it is here."""
-    sizes = model.tokenizer.sizes
     if is_published_siglip(sizes):
         return
     place = folder / Path(siglip_name(sizes)).name
@@ -198,14 +254,3 @@ def _write_siglip(model: VilaU, folder: Path) -> None:
         # It may never have been on this machine; only text features need it, and say so.
         save_tokenizer(load_tokenizer(sizes.tokenizer), place)
     _write_json(place / CONFIG_FILE, siglip_fields(sizes))
-
-
-def _move(part: Path, folder: Path) -> None:
-    """Move what ``part`` holds into ``folder``, its config.json last."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG_FILE).unlink(missing_ok=True)
-    for new in sorted(part.iterdir(), key=lambda path: path.name == CONFIG_FILE):
-        old = folder / new.name
-        if old.is_dir():
-            shutil.rmtree(old)
-        new.replace(old)

@@ -5,17 +5,19 @@ Nothing is fetched and nothing is run: configs are JSON, weights are safetensors
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
-from vilau.models.language import build_language_model
-from vilau.models.sizes import SPECIAL_TOKENS, LanguageConfig
+from vilau.models.sizes import LanguageConfig
 from vilau.models.storage import CONFIG_FILE, building_on_meta, read_json
 from vilau.models.tokenizers import load_tokenizer
-from vilau.models.vila_u.convert import (
+from vilau.models.vila_u.model import VilaU
+from vilau.models.vila_u.prompts import IMAGE_END, IMAGE_START, VIDEO_END, VIDEO_START
+from vilau.models.vila_u.published.names import (
     CODEBOOKS,
     HEAD,
     head_state,
@@ -26,8 +28,7 @@ from vilau.models.vila_u.convert import (
     tower_state,
     without_aliases,
 )
-from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.published_config import (
+from vilau.models.vila_u.published.read_config import (
     head_config,
     language_config,
     prompt_config,
@@ -40,6 +41,11 @@ from vilau.models.weight_files import Unfilled, check_fit, compare, fill, read_t
 LANGUAGE_FOLDER, TOWER_FOLDER, PROJECTOR_FOLDER = "llm", "vision_tower", "mm_projector"
 ROOT_TYPE, TOWER_TYPE = "vila_u_llama", "rqvaesigliptransformer_model"
 PROJECTOR_TYPE = "mlp2x_gelu"
+MARKS = {
+    "mm_use_im_start_end": (IMAGE_START, IMAGE_END),
+    "mm_use_vi_start_end": (VIDEO_START, VIDEO_END),
+}
+"""Which tokens a checkpoint may have been trained without, by the key of config.json that says so."""
 
 Tensors = Mapping[str, Tensor]
 Device = str | torch.device | None
@@ -65,16 +71,8 @@ def load_published(
     vision = _read_tower(parts[1], allow_pickle=allow_pickle)
     language = language_config(parts[0])
     tower, head = tower_config(parts[1], vision), head_config(parts[1], vision)
-    words, prompt = _words(parts[0], language), prompt_config(folder)
-    with Unfilled():
-        model = VilaU(
-            tower=VisionTower(tower),
-            language=build_language_model(language),
-            language_config=language,
-            head_config=head,
-            prompt=prompt,
-            words=words,
-        )
+    words, prompt = _words(parts[0], language, read_json(folder)), prompt_config(folder)
+    model = VilaU.unfilled(tower, language, head, prompt, words)
     projector = projector_state(mm_projector)
     compare(published_projector(model.projector.state_dict()), mm_projector, parts[2])
     compare(_tower_names(model.tokenizer, model.head), vision, parts[1])
@@ -130,7 +128,7 @@ def _check_part(folder: Path) -> None:
 def _read_tower(folder: Path, *, allow_pickle: bool) -> dict[str, Tensor]:
     """Return the tensors of ``vision_tower/`` without second copies."""
     tensors = read_tensors(folder, allow_pickle=allow_pickle)
-    shared = shares_codebook(read_json(folder))
+    shared = shares_codebook(read_json(folder), tensors)
     if not shared and f"{CODEBOOKS}1.weight" not in tensors and f"{HEAD}pos_emb_d" in tensors:
         depth = tensors[f"{HEAD}pos_emb_d"].shape[1]
         if depth > 1:
@@ -161,15 +159,19 @@ def _common_dtype(folder: Path, parts: tuple[Tensors, ...]) -> torch.dtype:
     return known[name]
 
 
-def _words(folder: Path, language: LanguageConfig) -> PreTrainedTokenizerBase:
+def _words(
+    folder: Path, language: LanguageConfig, root: Mapping[str, Any]
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer, which has the marks that config.json of the checkpoint, ``root``, does not deny."""
     words = load_tokenizer(str(folder))
     vocabulary = words.get_vocab()
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
-    if missing:
-        raise CheckpointError(
-            f"the tokenizer in {folder} lacks {', '.join(missing)}; give a checkpoint with "
-            "mm_use_im_start_end and mm_use_vi_start_end."
-        )
+    for key, marks in MARKS.items():
+        missing = [token for token in marks if token not in vocabulary]
+        if missing and root.get(key, True):
+            raise CheckpointError(
+                f"the tokenizer in {folder} lacks {', '.join(missing)}; copy the tokenizer again, or write "
+                f"{key}: false into {CONFIG_FILE} of the checkpoint if it was trained without."
+            )
     largest = max(vocabulary.values())
     if largest >= language.vocab_size:
         raise CheckpointError(

@@ -16,7 +16,8 @@ TOWER, HEAD = "rqvaesiglip.", "rqtransformer."
 CODEBOOKS = "rqvaesiglip.quantizer.codebooks."
 PROJECTOR = "layers."
 
-_BOOK = re.compile(rf"{re.escape(CODEBOOKS)}\d+\.weight")
+BOOK = re.compile(rf"{re.escape(CODEBOOKS)}\d+\.weight")
+"""The codebook of one depth."""
 _Rules = tuple[tuple[str, str], ...]
 _TO_TOWER: _Rules = (
     (r"^siglip_model\.", "siglip."),
@@ -89,7 +90,7 @@ def tower_state(published: Mapping[str, Tensor], *, shared: bool = True) -> dict
             continue  # the depth transformer's
         own = name.removeprefix(TOWER)
         own = re.sub(r"\.up\.(\d+)\.", lambda m: f".levels.{coarsest - int(m[1])}.", own)
-        if _BOOK.fullmatch(name):
+        if BOOK.fullmatch(name):
             tensor = tensor[:-1]
         if shared:
             own = own.replace("quantizer.codebooks.0.", "quantizer.codebook.")
@@ -111,7 +112,7 @@ def published_tower(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         renamed = re.sub(r"\.levels\.(\d+)\.", lambda m: f".up.{coarsest - int(m[1])}.", name)
         state[TOWER + _renamed(renamed, _FROM_TOWER)] = tensor
-    for name in [name for name in state if _BOOK.fullmatch(name)]:
+    for name in [name for name in state if BOOK.fullmatch(name)]:
         codes = state[name]
         state[name] = torch.cat([codes, torch.zeros_like(codes[:1])])
         # Codes learnt by gradient have no averages; the layout asks for some.

@@ -1,6 +1,6 @@
 """The config.json files of the published layout, written from a model of ours.
 
-What the layout has no field for stands in an entry ``vilau``, which ``published_config`` reads and the published
+What the layout has no field for stands in an entry ``vilau``, which ``read_config`` reads and the published
 code drops: the prompt (in config.json), the language model's attention kernel (llm/config.json); SigLIP's, the
 decoder's ``norm_groups`` and ``output_patch``, and what the published quantiser cannot do (vision_tower/config.json).
 A model with the published sizes and ways has no such entry.
@@ -13,10 +13,10 @@ import torch
 
 from vilau.models.sizes import LanguageConfig, SiglipSizes
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, PromptConfig, QuantizerConfig
-from vilau.models.vila_u.export_siglip import FORMAT, siglip_name
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.published import PROJECTOR_TYPE, ROOT_TYPE, TOWER_TYPE
-from vilau.models.vila_u.published_config import EXTRA
+from vilau.models.vila_u.published.read import MARKS, PROJECTOR_TYPE, ROOT_TYPE, TOWER_TYPE
+from vilau.models.vila_u.published.read_config import EXTRA
+from vilau.models.vila_u.published.write_siglip import FORMAT, siglip_name
 from vilau.models.vila_u.tower import VisionTower
 
 Fields = dict[str, Any]
@@ -62,7 +62,7 @@ def root_config(model: VilaU, llm: Fields, tower: Fields, projector: Fields) -> 
         for name, part in parts.items()
     }
     nested["vision_tower_cfg"]["torch_dtype"] = None
-    dtype = next(model.language.parameters()).dtype
+    dtype, vocabulary = next(model.language.parameters()).dtype, model.words.get_vocab()
     config = {
         "_name_or_path": "vila-u",
         "architectures": ["VILAULlamaModel"],
@@ -71,8 +71,7 @@ def root_config(model: VilaU, llm: Fields, tower: Fields, projector: Fields) -> 
         **nested,
         "mm_hidden_size": tower["hidden_size"],
         "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": True,
-        "mm_use_vi_start_end": True,
+        **{key: marks[0] in vocabulary for key, marks in MARKS.items()},
         "model_dtype": str(dtype),
         "model_type": ROOT_TYPE,
         "num_video_frames": VIDEO_FRAMES,
@@ -152,30 +151,17 @@ def generation_fields(model: VilaU) -> Fields:
     }
 
 
-def tower_fields(tower: VisionTower, head: HeadConfig, hidden_width: int) -> Fields:
-    """Return vision_tower/config.json, for the tower and the depth transformer."""
+def tower_fields(tower: VisionTower) -> Fields:
+    """Return vision_tower/config.json of the tower alone."""
     sizes, quantizer = tower.sizes, tower.config.quantizer
-    shape = [sizes.grid, sizes.grid, quantizer.depth]
-    block: Fields = {"n_head": head.num_heads}
-    if head.dropout != HeadConfig.dropout:
-        block["resid_pdrop"] = head.dropout
     fields: Fields = {
         "_name_or_path": "vision_tower",
         "architectures": ["RQVAESIGLIPTransformer"],
         "hidden_size": sizes.hidden_size,
         "model_type": TOWER_TYPE,
-        "rqtransformer": {
-            "attn_implementation": None,
-            "block_size": shape,
-            "embed_dim": head.width,
-            "head": {"block": block, "n_layer": head.num_layers},
-            "input_embed_dim_1": sizes.hidden_size,
-            "input_embed_dim_2": hidden_width,
-            "vocab_size": quantizer.codebook_size,
-        },
         "rqvaesiglip": {
             "attn_implementation": None,
-            "code_shape": shape,
+            "code_shape": [sizes.grid, sizes.grid, quantizer.depth],
             "decay": quantizer.decay,
             "embed_dim": sizes.hidden_size,
             "latent_loss_weight": 0.25,
@@ -191,6 +177,25 @@ def tower_fields(tower: VisionTower, head: HeadConfig, hidden_width: int) -> Fie
     }
     extra = _tower_extra(tower)
     return fields | ({EXTRA: extra} if extra else {})
+
+
+def depth_fields(tower: VisionTower, head: HeadConfig, hidden_width: int) -> Fields:
+    """Return what the depth transformer adds to vision_tower/config.json."""
+    sizes, quantizer = tower.sizes, tower.config.quantizer
+    block: Fields = {"n_head": head.num_heads}
+    if head.dropout != HeadConfig.dropout:
+        block["resid_pdrop"] = head.dropout
+    return {
+        "rqtransformer": {
+            "attn_implementation": None,
+            "block_size": [sizes.grid, sizes.grid, quantizer.depth],
+            "embed_dim": head.width,
+            "head": {"block": block, "n_layer": head.num_layers},
+            "input_embed_dim_1": sizes.hidden_size,
+            "input_embed_dim_2": hidden_width,
+            "vocab_size": quantizer.codebook_size,
+        }
+    }
 
 
 def _decoder_fields(tower: VisionTower) -> Fields:

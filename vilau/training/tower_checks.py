@@ -1,0 +1,85 @@
+"""Settings of tower training that contradict one another, told before anything is computed."""
+
+from typing import Any
+
+from lightning.pytorch import Trainer
+
+from vilau.errors import ConfigError
+from vilau.models.vila_u.config import QuantizerConfig
+from vilau.training.tower_start import StartConfig
+
+
+def check_frozen(
+    start: StartConfig, freeze_text: bool, freeze_vision: bool, *, aligned: bool
+) -> None:
+    """Refuse to freeze what has learnt nothing."""
+    if start.initialisation == "random" and freeze_text and aligned:
+        raise ConfigError(
+            "model.freeze_text is true, but start.initialisation: random leaves a text tower that has learnt "
+            "nothing; write model.freeze_text: false."
+        )
+    if start.initialisation in ("random", "text") and freeze_vision and start.checkpoint is None:
+        raise ConfigError(
+            f"model.freeze_vision is true, but start.initialisation: {start.initialisation} leaves a vision "
+            "encoder that has learnt nothing; write model.freeze_vision: false."
+        )
+
+
+def check_losses(weights: dict[str, float], quantizer: QuantizerConfig, *, adaptive: bool) -> None:
+    """Refuse weights that are negative, or of a loss that is not computed or could not work."""
+    for name, weight in weights.items():
+        if not weight >= 0:
+            raise ConfigError(f"model.{name} is {weight}; write 0 or more.")
+    if weights["entropy_weight"] > 0 and not quantizer.entropy:
+        raise ConfigError(
+            f"model.entropy_weight is {weights['entropy_weight']}, but quantizer.entropy is false, so there is "
+            "no entropy loss; write quantizer.entropy: true."
+        )
+    if quantizer.learning == "gradient" and weights["codebook_weight"] == 0:
+        raise ConfigError(
+            "model.codebook_weight is 0, but quantizer.learning is gradient, so that nothing moves the codes; "
+            "write model.codebook_weight: 1.0, or quantizer.learning: ema."
+        )
+    if weights["adversarial_weight"] == 0:
+        return
+    adversarial = f"model.adversarial_weight is {weights['adversarial_weight']}"
+    if weights["reconstruction_weight"] == 0:
+        raise ConfigError(
+            f"{adversarial}, but model.reconstruction_weight is 0, so that nothing trains the decoder; write "
+            "model.adversarial_weight: 0 or a model.reconstruction_weight above 0."
+        )
+    pixels = ("l2_weight", "l1_weight", "perceptual_weight")
+    if adaptive and not any(weights[name] for name in pixels):
+        raise ConfigError(
+            f"{adversarial}, but model.{', model.'.join(pixels)} are 0, whose gradient at the decoder's last "
+            "layer its adaptive weight is a ratio to; write one of them above 0 or discriminator.adaptive: false."
+        )
+
+
+def check_run(trainer: Trainer, *, negatives: str | None, adversarial: bool) -> None:
+    """Refuse what a trainer does that the losses cannot follow; ``negatives`` None: no contrastive loss."""
+    parts = trainer.accumulate_grad_batches
+    if negatives == "step" and parts > 1:
+        raise ConfigError(
+            f"trainer.accumulate_grad_batches is {parts}, but alignment.negatives is step: the contrastive loss "
+            "compares each image with all texts of an optimiser step, of which the accumulated parts do not know "
+            "one another's; write alignment.negatives: micro_batch to compare within a part."
+        )
+    if adversarial and str(trainer.precision) == "16-mixed":
+        raise ConfigError(
+            "trainer.precision is 16-mixed, in which the gradients that weigh the adversarial loss vanish; "
+            "write bf16-mixed."
+        )
+
+
+def check_strategy(*, adversary: Any, average: Any) -> None:
+    """Refuse what needs whole weights where they are sharded over processes."""
+    for part, key, off in (
+        (adversary, "adversarial_weight", "0"),
+        (average, "average", "null"),
+    ):
+        if part is not None:
+            raise ConfigError(
+                f"model.{key} needs whole weights, and this strategy shards them; write trainer.strategy: ddp, "
+                f"or model.{key}: {off}."
+            )
