@@ -31,6 +31,8 @@ from vilau.study.store import Store, erase, read_json, run_lock, write_atomic
 BUSY = 75
 _POLL_S = 0.1
 _RETRY_BUSY_S = 2.0
+_WARNING = "health, step "
+"""How the callback `Health` begins what it says."""
 
 
 @dataclass
@@ -227,6 +229,8 @@ class Engine:
         if code == 0 and self.store.metrics(name) is not None:
             seconds = time.monotonic() - job.started_s
             self.display.say(f"✓ {self.title(name)}  {clock(seconds)}")
+            for warning in _warnings(self.store.run_dir(name) / "log.txt"):
+                self.display.say(f"  ! {warning}")
             self._finished(name)
         elif code == BUSY:
             self.outcome.trained.discard(name)
@@ -297,6 +301,14 @@ class Engine:
             f"{plan.study.name} · scale {plan.scale} · machine {plan.options.machine} ·"
             f" {total} runs, {kept} finished, {len(todo)} to run{': ' + how if how else ''}"
         )
+
+
+def _warnings(log: Path) -> list[str]:
+    """What the callback ``Health`` said in a run, each once."""
+    if not log.exists():
+        return []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return list(dict.fromkeys(line for line in lines if line.startswith(_WARNING)))
 
 
 def _how(code: int) -> str:

@@ -18,6 +18,7 @@ from vilau.study.checkpoints import StepCheckpoints
 from vilau.study.explain import explain, root_cause
 
 STEP_SEED = "vilau.callbacks.step_seed.StepSeed"
+HEALTH = "vilau.callbacks.health.Health"
 PROGRESS_FILE = "vilau.callbacks.progress.ProgressFile"
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -127,10 +128,14 @@ class StageCLI(LightningCLI):
         # A stage that counts epochs only (max_steps -1) is treated like a long one.
         max_steps = int(trainer.max_steps) if trainer.max_steps > 0 else 10_000
         every = self.config.checkpoint_every_n_steps or max(1, min(500, max_steps // 10))
+        chosen = _listed(self._get(self.config_init, "trainer").callbacks)
+        health = _class(HEALTH)
         settings: dict[str, Any] = {
             "default_root_dir": str(run_dir),
             "callbacks": [
-                *_listed(self._get(self.config_init, "trainer").callbacks),
+                *chosen,
+                # Every run is watched; who wants other thresholds lists a `Health` of their own.
+                *([] if any(isinstance(one, health) for one in chosen) else [health()]),
                 _class(STEP_SEED)(seed=self.config.seed_everything),
                 _class(PROGRESS_FILE)(path=str(run_dir / "status.json")),
                 StepCheckpoints(str(run_dir / "checkpoints"), every),
