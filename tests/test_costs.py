@@ -388,7 +388,7 @@ def test_constants_of_the_drawn_world() -> None:
 
 
 def test_every_module_of_the_kit_is_known() -> None:
-    shared = {"TrainingModule", "LanguageTraining"}
+    shared = {"TrainingModule", "LanguageTraining", "TowerLosses"}
     found = {
         f"{module.__name__}.{name}"
         for module in (importlib.import_module(one) for one in training_modules())
