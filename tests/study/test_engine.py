@@ -48,8 +48,14 @@ class FakeChild:
 class FakeLauncher:
     """End every stage at once; ``codes`` says with which exit code (None: it runs on)."""
 
-    def __init__(self, codes: dict[str, int | None] | None = None, accuracy: float = 0.9) -> None:
+    def __init__(
+        self,
+        codes: dict[str, int | None] | None = None,
+        accuracy: float = 0.9,
+        said: str = "",
+    ) -> None:
         self.codes = codes or {}
+        self.said = said
         self.accuracy = accuracy
         self.launched: list[str] = []
         self.environments: list[Mapping[str, str]] = []
@@ -67,6 +73,7 @@ class FakeLauncher:
         lines = ["Traceback", "error: key x is wrong; write y."] if code == 2 else ["boom"]
         if code == 0 and verb != "check":
             metrics = {"val/accuracy": self.accuracy, "test/accuracy": self.accuracy}
+            log.write_text(self.said)
             write_json(log.parent / "metrics.json", {"finished": True, "metrics": metrics})
         self.children.append(FakeChild(code, lines))
         return self.children[-1]
@@ -98,6 +105,13 @@ def test_every_run_is_started_once_after_its_inputs(shop: Workshop, tmp_path: Pa
     assert launcher.closed
     assert "first · Quiet" in stream.getvalue()
     assert launcher.environments[0]["VILAU_CACHE"] == str((tmp_path / "runs/.data").resolve())
+
+
+def test_what_health_said_in_a_run_is_repeated(shop: Workshop, tmp_path: Path) -> None:
+    said = "Seed set to 0\n 3%\rhealth, step 7: it broke.\nhealth, step 7: it broke.\n"
+    made, stream = engine(shop.plan(), tmp_path, FakeLauncher(said=said))
+    made.run()
+    assert stream.getvalue().count("  ! health, step 7: it broke.") == len(made.plan.runs)
 
 
 def test_a_second_start_trains_nothing(shop: Workshop, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import base64
 import re
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from torch.utils.tensorboard import SummaryWriter
@@ -15,7 +16,7 @@ from vilau.study.figures import smoothed
 from vilau.study.plan import Plan
 from vilau.study.report import write_report
 from vilau.study.results import collect
-from vilau.study.store import Store
+from vilau.study.store import Store, folder_lock
 from vilau.study.table import fingerprint
 
 FAMILIES = {
@@ -58,6 +59,24 @@ def report(shop: Workshop, tmp_path: Path) -> Path:
     (folder / "stale.png").write_bytes(b"")
     write_report(collect(plan, store), store, folder, command="lightning run toy.yaml")
     return folder
+
+
+def test_two_engines_write_one_after_the_other(shop: Workshop, tmp_path: Path) -> None:
+    plan, store = shop.plan(seeds=[0]), Store(tmp_path / "runs")
+    finish(plan, store, FAMILIES)
+    log(plan, store)
+    folder = store.report_dir("toy")
+    command = "lightning run toy.yaml"
+    other = Thread(
+        target=write_report, args=(collect(plan, store), store, folder), kwargs={"command": command}
+    )
+    with folder_lock(folder):
+        other.start()
+        other.join(timeout=1.0)
+        assert other.is_alive()
+        assert list(folder.iterdir()) == []
+    other.join()
+    assert (folder / "index.html").is_file()
 
 
 def test_the_folder_is_complete(report: Path) -> None:

@@ -189,3 +189,10 @@ def test_published_checkpoints_are_trained_and_measured(tmp_path):
         tower = module.model.tokenizer
         assert torch.equal(tower.quantizer.book(0).weight, model.tokenizer.quantizer.book(0).weight)
         assert {p.dtype for p in tower.parameters()} == {torch.float32}
+
+
+def test_codes_cannot_be_standardised_into_sharded_weights(tmp_path, monkeypatch):
+    module = toys.pretraining(tmp_path, standardise_codes=True)
+    monkeypatch.setattr("vilau.models.vila_u.start.DTensor", torch.nn.Parameter)
+    with pytest.raises(ConfigError, match="standardise_codes is true, which writes into weights"):
+        module.model.standardise_codes(tiny.images(2))

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vilau.apps.common import (
+    add_images,
     add_model,
-    add_pictures,
     at_least_one,
     batches,
     make_parser,
@@ -41,10 +41,7 @@ def add_parser(subparsers: Any) -> None:
         example='vilau classify runs/quickstart/aligned/tower photo.png --classes "a red circle,a blue star"',
     )
     add_model(parser, "tower")
-    parser.set_defaults(spill="images")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders of them"
-    )
+    add_images(parser)
     parser.add_argument(
         "--classes",
         required=True,
@@ -61,7 +58,6 @@ def add_parser(subparsers: Any) -> None:
         "--top", type=at_least_one, default=5, help="classes shown per image (default: 5)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    add_pictures(parser)
 
 
 def run(args: argparse.Namespace) -> int:

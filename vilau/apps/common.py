@@ -67,6 +67,18 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
     )
 
 
+def add_images(parser: argparse.ArgumentParser, *, needed: bool = True) -> None:
+    """Add the images to read, and how they become what the model reads."""
+    parser.set_defaults(spill="images")
+    parser.add_argument(
+        "images",
+        metavar="IMAGE",
+        nargs="+" if needed else "*",
+        help="image files, or folders of them",
+    )
+    add_pictures(parser)
+
+
 def add_pictures(parser: argparse.ArgumentParser) -> None:
     """Add how pictures become what the model reads."""
     parser.add_argument(

@@ -8,8 +8,8 @@ from typing import Any
 
 from vilau.apps.common import (
     add_force,
+    add_images,
     add_model,
-    add_pictures,
     at_least_one,
     batches,
     make_parser,
@@ -31,11 +31,7 @@ def add_parser(subparsers: Any) -> None:
         example="vilau encode runs/quickstart/aligned/tower photos/ --out codes.safetensors",
     )
     add_model(parser, "tower")
-    parser.set_defaults(spill="images")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="+", help="image files, or folders of them"
-    )
-    add_pictures(parser)
+    add_images(parser)
     parser.add_argument(
         "--batch-size", type=at_least_one, default=16, help="encoded at once (default: 16)"
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vilau.apps.common import (
+    add_images,
     add_model,
     add_out,
-    add_pictures,
     make_parser,
     open_tower,
     read_for,
@@ -36,14 +36,10 @@ def add_parser(subparsers: Any) -> None:
         example="vilau reconstruct runs/quickstart/aligned/tower photos/ --out strips",
     )
     add_model(parser, "tower")
-    parser.set_defaults(spill="images")
-    parser.add_argument(
-        "images", metavar="IMAGE", nargs="*", help="image files, or folders of them"
-    )
+    add_images(parser, needed=False)
     parser.add_argument(
         "--video", metavar="CLIP", action="append", default=[], help="a video; may be repeated"
     )
-    add_pictures(parser)
     add_out(parser, "reconstructed")
 
 
