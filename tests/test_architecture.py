@@ -28,6 +28,7 @@ MAY_IMPORT: dict[str, set[str] | str] = {
     "metrics": {"errors", "types", "world", "layers"},
     "training": {"errors", "types", "layers", "generation", "models"},
     "callbacks": {"errors", "types", "metrics"},
+    "adapters": {"errors", "types", "models", "data"},
     "study": {"errors"},
     "costs": {"errors", "models"},
     "apps": EVERYTHING,

@@ -35,6 +35,8 @@ from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfi
 from vilau.models.vila_u.head import DepthTransformer
 from vilau.models.vila_u.tower import VisionTower
 from vilau.training.ablations.contrastive import ContrastiveAblation
+from vilau.training.ablations.guidance import GuidanceSweep
+from vilau.training.alignment import AlignmentConfig
 from vilau.training.clip import ClipPretraining
 from vilau.training.detector import SceneDetectorTraining
 from vilau.training.evaluate import Evaluation
@@ -154,11 +156,12 @@ def test_parameters_equal_those_of_modules_on_the_meta_device(
     assert cost["parameters"] == numbers(finetune)[0]
 
 
+@pytest.mark.parametrize("loss", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("sizes", [TINY_SIGLIP, {}], ids=["tiny", "paper"])
-def test_clip_parameters(sizes: dict[str, Any]) -> None:
+def test_clip_parameters(sizes: dict[str, Any], loss: str) -> None:
     with torch.device("meta"):
-        module = ClipPretraining(SiglipSizes(**sizes))
-    cost = estimate(config("clip.ClipPretraining", {"siglip": sizes}))
+        module = ClipPretraining(SiglipSizes(**sizes), alignment=AlignmentConfig(loss=loss))  # type: ignore[arg-type]
+    cost = estimate(config("clip.ClipPretraining", {"siglip": sizes, "alignment": {"loss": loss}}))
     assert cost is not None
     assert (cost["parameters"], cost["trained_parameters"]) == numbers(module)
 
@@ -349,6 +352,39 @@ def test_evaluation_counts_its_questions_and_prompts(siglip_folder: str) -> None
     assert cost["trained_parameters"] == cost["disk_bytes"] == 0
 
 
+def test_a_sweep_draws_each_prompt_at_every_scale(siglip_folder: str) -> None:
+    stage = chain(siglip_folder, paper=False)["evaluate"] | {"command": "test"}
+    data = {
+        "class_path": "vilau.data.caption_prompts.CaptionPrompts",
+        "init_args": {"num_prompts": 8},
+    }
+    stage["data"] = data
+
+    def flops(scales: list[float]) -> float:
+        path = "vilau.training.ablations.guidance.GuidanceSweep"
+        model = {"class_path": path, "init_args": {"checkpoint": None, "guidance_scales": scales}}
+        cost = estimate(stage | {"model": model})
+        assert cost is not None
+        assert cost["samples"] == 8
+        return float(cost["flops"])
+
+    plain, guided = flops([1.0]), flops([2.0])
+    assert plain < guided < 2 * plain  # another row of the language model, no other picture
+    assert flops([1.0, 2.0, 3.0]) == pytest.approx(plain + 2 * guided)
+
+
+def test_a_learned_null_is_one_more_token(siglip_folder: str) -> None:
+    sizes = []
+    for null in ("prompt", "learned"):
+        pretrain = chain(siglip_folder, paper=False)["pretrain"]
+        pretrain["model"]["init_args"]["prompt"] = {"null": null}
+        cost = estimate(pretrain)
+        assert cost is not None
+        sizes.append(cost["parameters"])
+    # A row of the table of words and one of the output layer.
+    assert sizes[1] - sizes[0] == 2 * TINY_LANGUAGE["hidden_size"]
+
+
 @pytest.mark.parametrize(
     "stage",
     [
@@ -367,7 +403,10 @@ def test_what_cannot_be_known_is_none(stage: dict[str, Any]) -> None:
     ("ours", "classes"),
     [
         (DATA_DEFAULTS, (ImageTextPairs, MultimodalMixture, Instructions, WorldBenchmarks)),
-        (MODEL_DEFAULTS, (TowerTraining, ContrastiveAblation, Evaluation, SceneDetectorTraining)),
+        (
+            MODEL_DEFAULTS,
+            (TowerTraining, ContrastiveAblation, Evaluation, GuidanceSweep, SceneDetectorTraining),
+        ),
     ],
     ids=["data", "model"],
 )

@@ -12,13 +12,29 @@ import torch
 
 mpl.use("Agg")
 
-from vilau.models.sizes import SiglipSizes  # noqa: E402 - the back-end must be chosen first
-from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig  # noqa: E402
+from vilau.models.sizes import LanguageConfig, SiglipSizes  # noqa: E402 - the back-end must be chosen first
+from vilau.models.vila_u.config import (  # noqa: E402
+    DecoderConfig,
+    HeadConfig,
+    PromptConfig,
+    QuantizerConfig,
+    TowerConfig,
+)
+from vilau.models.vila_u.model import VilaU  # noqa: E402
 from vilau.models.vila_u.tower import VisionTower  # noqa: E402
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
-QUICK = {"QUICK_STEPS = 240": "QUICK_STEPS = 2", "NUM_IMAGES = 256": "NUM_IMAGES = 72"}
-"""What is made smaller for a test; each must be found in the notebook."""
+QUICK = {
+    "01_inspect_codes.ipynb": {
+        "QUICK_STEPS = 240": "QUICK_STEPS = 2",
+        "NUM_IMAGES = 256": "NUM_IMAGES = 72",
+    },
+    "02_generation_and_guidance.ipynb": {
+        "TOWER_STEPS = 150": "TOWER_STEPS = 2",
+        "MODEL_STEPS = 400": "MODEL_STEPS = 2",
+    },
+}
+"""What is made smaller for a test; each must be found in its notebook."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 
@@ -32,7 +48,7 @@ def run(path: Path) -> dict[str, Any]:
     """Run the code cells of a notebook and return the names they leave behind."""
     names: dict[str, Any] = {"__name__": "__main__"}
     source = ["".join(cell["source"]) for cell in cells(path, "code")]
-    for old, new in QUICK.items():
+    for old, new in QUICK[path.name].items():
         assert sum(old in text for text in source) == 1, f"{path.name} holds no `{old}`"
         source = [text.replace(old, new) for text in source]
     for number, text in enumerate(source):
@@ -42,6 +58,11 @@ def run(path: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def tower_folder(tmp_path: Path) -> Path:
+    random_tower().save(tmp_path / "tower")
+    return tmp_path / "tower"
+
+
+def random_tower() -> VisionTower:
     torch.manual_seed(0)
     sizes = SiglipSizes(
         image_size=32, patch_size=8, hidden_size=32, num_layers=2, num_heads=2, mlp_size=48,
@@ -53,12 +74,11 @@ def tower_folder(tmp_path: Path) -> Path:
         output_patch=4,
     )  # fmt: skip
     quantizer = QuantizerConfig(depth=3, codebook_size=32)
-    VisionTower(TowerConfig(dict(vars(sizes)), quantizer, decoder)).save(tmp_path / "tower")
-    return tmp_path / "tower"
+    return VisionTower(TowerConfig(dict(vars(sizes)), quantizer, decoder))
 
 
 def test_the_notebooks_are_found() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["01_inspect_codes.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == sorted(QUICK)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -81,6 +101,8 @@ def test_inspect_codes_on_a_saved_tower(
     assert names["codes"].shape == (72, 16, 3)
     assert names["by_depth"].shape == (3, 6, 3, 32, 32)
     assert 0 <= float(names["accuracy"]) <= 1
+    # One more step on reconstruction alone has moved the encoder a little.
+    assert 0.5 < min(names["cosines"]) < 1
     said = capsys.readouterr().out
     assert f"Tower {tower_folder}" in said
     assert "depth 3:" in said
@@ -114,5 +136,58 @@ def test_inspect_codes_takes_the_aligned_tower_of_a_run(
         place = tmp_path / "runs" / "ablate_contrastive" / variant / "tower"
         place.mkdir(parents=True)
         (place / "model").symlink_to(tower_folder)
-    run(NOTEBOOKS[0])
+    monkeypatch.setenv("VILAU_OTHER_TOWER", str(tower_folder))
+    names = run(NOTEBOOKS[0])
+    assert bool((names["same"] == 1).all())
+    assert names["drift"]["this tower"] == names["drift"]["the other"]
     assert "recon_and_contrastive/tower/model" in capsys.readouterr().out
+
+
+def test_generation_on_a_saved_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    language = LanguageConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=48)
+    head, prompt = HeadConfig(32, 1, 2, 0.0), PromptConfig(system="", null="learned")
+    VilaU.start(random_tower(), language, head, prompt).save(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("VILAU_MODEL", str(tmp_path / "model"))
+    names = run(NOTEBOOKS[1])
+    said = capsys.readouterr().out
+    assert f"Model {tmp_path / 'model'}" in said
+    assert "it is the same picture: True" in said
+    assert names["entropy"].shape == (16, 3)
+    assert 0 <= float(names["entropy"].min()) <= float(names["entropy"].max()) <= 5.001  # 32 codes
+    assert names["weights"].shape[0] == 16
+    # What is not looked at of the words goes to the other tokens and to the picture itself.
+    assert torch.all(names["weights"].sum(dim=1) <= 1.001)
+    assert {token.strip("Ġ▁ ") for token in names["tokens"]} >= {"blue", "circle", "on", "grey"}
+    assert len(names["verdicts"]) == 4 * 5
+    assert "background grey; it sees" in said
+
+
+def test_generation_trains_a_model_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VILAU_MODEL", raising=False)
+    names = run(NOTEBOOKS[1])
+    said = capsys.readouterr().out
+    assert "No drawing model found: training a small one, 2 + 2 steps." in said
+    assert "64 positions of residual depth 2, 128 codes, 64 pixels" in said
+    assert [len(row) for row in names["rows"]] == [6] * 4
+
+
+def test_generation_takes_the_drawing_model_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("VILAU_MODEL", raising=False)
+    for stage in ("drawing_model", "finetune"):
+        place = tmp_path / "runs" / "study" / "variant" / stage / "model"
+        place.mkdir(parents=True)
+        (place / "config.json").write_text("{}")
+    source = ["".join(cell["source"]) for cell in cells(NOTEBOOKS[1], "code")]
+    names: dict[str, Any] = {}
+    exec(source[0], names)
+    exec(source[1].partition("\n\n\nfolder = ")[0], names)
+    assert names["find_model"]().parent.name == "drawing_model"

@@ -37,6 +37,7 @@ APPS: tuple[tuple[str, str, str], ...] = (
         "vilau.apps.convert",
         "write a model or a tower in another layout or number format",
     ),
+    ("eval", "vilau.apps.eval", "measure a model on published benchmarks or their drawn twins"),
     ("compare", "vilau.apps.compare", "print the numbers of finished runs side by side"),
     ("data", "vilau.apps.data", "turn images with captions into shards, and look at them"),
 )

@@ -54,7 +54,7 @@ def test_pictures_are_the_models(vilau: Command, model_folder: Path, tmp_path: P
     record = json.loads((tmp_path / "out/prompts.json").read_text())
     assert record["model"] == str(model_folder)
     assert record["settings"] == {
-        "guidance_scale": 2.0, "temperature": 1.0, "top_k": 12, "top_p": 0.9,
+        "guidance_scale": 2.0, "guidance_start": None, "temperature": 1.0, "top_k": 12, "top_p": 0.9,
         "negative_prompt": "a star", "seed": 7, "dtype": None,
     }  # fmt: skip
     assert record["pictures"] == [
@@ -175,6 +175,15 @@ def test_mistakes_are_told_before_the_model_is_opened(
         (("x", "--dtype", "int8"), "argument --dtype: invalid choice: 'int8'"),
         (("x", "--video", "--formats", "gif,avi"), "--formats holds 'avi'; write gif, mp4, png"),
         (("x", "--first-frame", "a.png"), "--first-frame is of a clip; write --video too"),
+        (("x", "--complete", "a.png", "--video"), "--complete is of a picture; for a clip write"),
+        (("x", "--complete", "gone.png"), "gone.png"),
+        (("x", "--keep", "0"), "argument --keep: 0 is not above 0 and at most 1"),
+        (("x", "--guidance-start", "-1"), "argument --guidance-start: -1 is below 0"),
+        (("x", "--top-k", "9,x"), "argument --top-k: 'x' is no whole number"),
+        (
+            ("x", "--video", "--frames", "1", "--first-frame", "a", "--first-frame", "b"),
+            "--first-frame is given 2 times for 1 frames; write fewer",
+        ),
         (("x", "--out", "file"), "file cannot be written, since file is no folder"),
         (("x", "--out", "out"), "out/prompts.json exists already; write another --out, or --force"),
         (("x", "--colour", "red"), "unknown argument `--colour`"),
@@ -183,3 +192,65 @@ def test_mistakes_are_told_before_the_model_is_opened(
         assert (code, error.count("\n")) == (2, 1), error
         assert says in error
     assert opened == []
+
+
+def test_ramps_and_settings_per_depth_are_the_models(
+    vilau: Command, model_folder: Path, tmp_path: Path
+) -> None:
+    code, _, _ = vilau(
+        "generate", model_folder, PROMPTS[0], "--guidance-start", 1, "--guidance-scale", 4,
+        "--temperature", "1,0.5,0", "--top-k", "12,6,3", "--top-p", "0.9,0.8,1", "--out", "out",
+    )  # fmt: skip
+    assert code == 0
+    settings = {
+        "guidance_scale": 4.0, "guidance_start": 1.0, "temperature": [1.0, 0.5, 0.0],
+        "top_k": [12, 6, 3], "top_p": [0.9, 0.8, 1.0],
+    }  # fmt: skip
+    image = kit.load(model_folder).generate_images(PROMPTS[0], seed=0, **settings)
+    assert torch.equal(shown(tmp_path / "out/000-a-red-circle.png"), to_uint8(image)[0])
+    record = json.loads((tmp_path / "out/prompts.json").read_text())["settings"]
+    assert settings.items() <= record.items()
+    code, _, error = vilau("generate", model_folder, "x", "--top-k", "5,5", "--out", "no")
+    assert (code, error.count("\n")) == (2, 1)
+    assert "top_k holds 2 values for residual depth 3; write 3 values" in error
+    assert not (tmp_path / "no").exists()
+
+
+def test_an_image_or_its_codes_are_completed(
+    vilau: Command, model_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    tower = kit.load_tower(model_folder)
+    with torch.inference_mode():
+        codes = tower.encode(tiny.images(1).float() / 127.5 - 1)
+    expected = kit.load(model_folder).generate_images(
+        PROMPTS[:1] * 2, seed=4, given_codes=codes[:, :4]
+    )
+    command = ("generate", model_folder, PROMPTS[0], "--num", 2, "--seed", 4, "--keep", 0.25)
+    assert vilau(*command, "--complete", photos / "a.png", "--out", "a")[0] == 0
+    for number, image in enumerate(to_uint8(expected)):
+        assert torch.equal(shown(tmp_path / f"a/00{number}-a-red-circle.png"), image)
+    assert vilau("encode", model_folder, photos / "a.png", "--out", "codes.npz")[0] == 0
+    assert vilau(*command, "--complete", "codes.npz", "--out", "b")[0] == 0
+    names = [f"00{number}-a-red-circle.png" for number in (0, 1)]
+    assert all((tmp_path / f"a/{n}").read_bytes() == (tmp_path / f"b/{n}").read_bytes() for n in names)  # fmt: skip
+    record = json.loads((tmp_path / "b/prompts.json").read_text())["settings"]
+    assert (record["complete"], record["keep"]) == ("codes.npz", 0.25)
+
+    assert vilau("encode", model_folder, photos, "--out", "many.npz")[0] == 0
+    code, _, error = vilau(*command, "--complete", "many.npz", "--out", "c")
+    assert code == 2
+    assert "many.npz holds the codes of 3 images, but --complete takes one" in error
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_clip_begins_with_several_frames(
+    vilau: Command, model_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    command = ("generate", model_folder, "a red circle", "--video", "--frames", 3, "--formats", "png")  # fmt: skip
+    frames = ("--first-frame", photos / "a.png", "--first-frame", photos / "b.png")
+    assert vilau(*command, *frames, "--out", "v")[0] == 0
+    tower = kit.load_tower(model_folder)
+    with torch.inference_mode():
+        kept = to_uint8(tower.decode(tower.encode(tiny.images(2).float() / 127.5 - 1)))
+    strip = shown(tmp_path / "v/000-a-red-circle.png")[:, :, : 2 * tiny.SIDE]
+    assert (strip.int() - torch.cat(list(kept), dim=2).int()).abs().max() <= 1

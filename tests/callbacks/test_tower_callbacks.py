@@ -68,7 +68,8 @@ def test_reconstruction_of_photographs_has_no_scenes(tmp_path, drawn) -> None:
         Toy(), loader(image_batch(drawn[0])), verbose=False
     )
     assert set(values) == {"val/rfid", "val/psnr", "val/ssim"}
-    assert callback.scenes.judge is None
+    assert callback.whole is not None
+    assert callback.whole.scenes.judge is None
 
 
 class NeverReached(Toy):
@@ -103,7 +104,7 @@ def test_lpips_where_its_weights_are(tmp_path, drawn, monkeypatch) -> None:
         def compute(self) -> torch.Tensor:
             return super().compute()["psnr"]
 
-    monkeypatch.setattr("vilau.callbacks.reconstruction_fid.PerceptualDistance", Difference)
+    monkeypatch.setattr("vilau.callbacks.reconstructions.PerceptualDistance", Difference)
     callback = ReconstructionFID(lpips="vgg", lpips_weights="mine.pth")
     (values,) = trainer(tmp_path, callback).validate(
         Toy(), loader(image_batch(drawn[0][:8])), verbose=False

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,3 +56,22 @@ def photos(tmp_path: Path) -> Path:
         stem.with_suffix(".jpg").write_bytes(encoded(picture(number)))
         stem.with_suffix(".txt").write_text(f"photo number {number}\n")
     return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative name."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def pack(path: Path, members: dict[str, bytes], mode: str = "w") -> Path:
+    """Write a tar file."""
+    with tarfile.open(path, mode) as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path

@@ -38,6 +38,55 @@ def test_prepare_and_show(photos: Path, tmp_path: Path, capsys: pytest.CaptureFi
         assert len(set(image.convert("RGB").getdata())) > 1000
 
 
+def test_filters_workers_and_a_second_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "p05.jpg").write_bytes(encoded(picture(5, (19, 19))))
+    (photos / "p06.txt").write_text("")
+    (photos / "p09.txt").write_text("x" * 1000)
+    (photos / "p08.json").write_text('{"clip": 0.9, "text": "not read, for there is a .txt"}')
+    arguments = ["prepare", photos, tmp_path / "out", "--min-side", 20, "--allow-unpaired"]
+    assert call(*arguments, "--workers", 2, "--chunk-megabytes", 0.02) == 0
+    printed = capsys.readouterr().out
+    assert "18 samples from folder" in printed
+    assert "1 with an empty caption, skipped and listed in" in printed
+    assert "1 left out by the filter: side of 20 pixels or more" in printed
+    assert call(*arguments, "--chunk-megabytes", 0.02) == 0
+    assert "out holds them already; nothing was done" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"out already exists and was made from another source"):
+        call(*arguments, "--seed", 1)
+    call("show", tmp_path / "out", "--samples", 18)
+    printed = capsys.readouterr().out
+    assert 'left_out: {"side of 20 pixels or more": 1}' in printed
+    assert f"{'x' * 400}…\n" in printed
+    where = ["--where", "clip >= 0.5", "--where", "clip < 1", "--keep-empty-captions"]
+    call("prepare", photos, tmp_path / "few", *where)
+    assert "1 samples from" in capsys.readouterr().out
+
+
+def test_what_was_finished_is_told(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "p06.txt").unlink()
+    with pytest.raises(DataError, match=r"p06.jpg: its caption p06.txt is missing"):
+        call("prepare", photos, tmp_path / "out")
+    told = capsys.readouterr().err
+    assert f"What was finished is kept in {tmp_path / '.out.preparing-'}" in told
+    call("prepare", photos, tmp_path / "out", "--allow-unpaired")
+    assert not list(tmp_path.glob(".out*"))
+
+
+def test_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        (tmp_path / "pets" / name / "1.jpg").write_bytes(encoded(picture()))
+    call("prepare", tmp_path / "pets", tmp_path / "out", "--classes")
+    call("show", tmp_path / "out")
+    printed = capsys.readouterr().out
+    assert "kind: classes" in printed
+    assert "40x30 cat | cat" in printed
+
+
 def test_sheets_go_only_where_one_may_write(photos: Path, tmp_path: Path) -> None:
     call("prepare", photos, tmp_path / "out")
     with pytest.raises(DataError, match=r"s.png cannot be written|s.png"):

@@ -166,13 +166,19 @@ def test_crops_and_flips_of_training_images(tmp_path: Path, own_cache: Path) -> 
     options = {"path": str(tmp_path), "image_size": 30, "global_batch_size": 7}
 
     def starts(**more: object) -> set[int]:
-        data = module(**options, **more)
+        data = module(**options | more)
         batches = [b for _ in range(3) for b in data.train_dataloader()]
         return {int(image[0, 0, 0]) for batch in batches for image in batch.images}
 
     assert starts(random_crop=False) == {45}
     assert len(starts()) > 1
     assert starts(random_crop=False, random_flip=True) == {45, 74}
+    assert starts(random_crop=False, image_size=15, resize=30) == {53}
+    assert len(starts(image_size=15, resize=30)) > 4
+    assert starts(image_size=15, resize=30) == starts(image_size=15, resize=30)
+    data = module(**options, random_flip=True, resize=60)
+    (pairs,) = data.val_dataloader()
+    assert [int(batch.images[0, 0, 0, 0]) for batch in pairs] == [45]  # the whole middle, as it is
 
 
 def _image(array: np.ndarray) -> object:

@@ -132,6 +132,31 @@ def test_centre_and_random_crops() -> None:
     assert ends == {75, 124}
 
 
+def test_squares_out_of_a_larger_image() -> None:
+    wide = np.zeros((100, 200, 3), np.uint8)
+    wide[..., 0], wide[..., 1] = np.arange(200)[None, :], np.arange(100)[:, None]
+    data = encoded(Image.fromarray(wide), "PNG")
+    centre = ImageTransform(25, resize=50)(data, random.Random(0)).astype(int)
+    expected = np.asarray(
+        Image.fromarray(wide).resize((100, 50), Image.Resampling.BICUBIC).crop((37, 12, 63, 38))
+    )
+    assert centre.shape == (25, 25, 3)
+    assert abs(centre[12, 12] - expected[13, 13]).max() <= 1  # scaled by 1/2, cut in the middle
+    assert centre[0, 24, 0] - centre[0, 0, 0] == 48
+    crop = ImageTransform(25, random_crop=True, resize=50)
+    corners = np.array([crop(data, random.Random(seed))[0, 0, :2] for seed in range(200)])
+    assert corners[:, 0].max() > 130
+    assert corners[:, 1].max() > 40
+    assert corners.min(axis=0).max() < 10
+    assert (crop(data, random.Random(5)) == crop(data, random.Random(5))).all()
+    whole = ImageTransform(50, random_crop=True, resize=50)
+    assert (whole(data, random.Random(3)) == ImageTransform(50, True)(data, random.Random(3))).all()
+    with pytest.raises(
+        ConfigError, match=r"data.resize is 49, but squares of data.image_size 50 p"
+    ):
+        ImageTransform(50, resize=49)
+
+
 def test_drafts_of_photographs_look_alike() -> None:
     data = encoded(picture(size=(1500, 1000)), quality=95)
     assert open_rgb(data, at_least=128).size == (375, 250)

@@ -32,11 +32,11 @@ def test_positions_are_drawn_in_order_from_the_state_before_them():
     assert [tuple(x.shape) for x in seen] == [(2, 2, 1), (2, 1, 1), (2, 1, 1)]  # none for the last
 
 
-def test_given_positions_are_read_with_the_prompt_and_kept():
+def test_given_positions_are_read_after_the_prompt_and_kept():
     codes, seen, asked = drawn(given=torch.tensor([[[7], [3]]]))
     assert codes == [[[7], [3], [31]]]
     assert asked == [2]
-    assert [x[0, :, 0].tolist() for x in seen] == [[0.0, 1.0, 70.0, 30.0]]
+    assert [x[0, :, 0].tolist() for x in seen] == [[0.0, 1.0], [70.0, 30.0]]
     codes, seen, asked = drawn(given=torch.tensor([[[7], [3], [4]]]))
     assert (codes, seen, asked) == ([[[7], [3], [4]]], [], [])
 

@@ -2,13 +2,14 @@ import pytest
 import torch
 
 from vilau.errors import ConfigError, DataError
-from vilau.generation.guidance import check_scale, guide
+from vilau.generation.guidance import Guidance, check_scale, guide
 from vilau.generation.sampling import (
     Sampling,
     draw,
     filter_probabilities,
     image_seed,
     image_seeds,
+    per_depth,
     row_uniforms,
 )
 
@@ -124,3 +125,46 @@ def test_one_seed_makes_one_for_each_image_and_several_are_taken_as_they_are():
     assert image_seeds([5, 6], 2) == [5, 6]
     with pytest.raises(DataError, match="seed holds 2 seeds for 3 results; write one for each"):
         image_seeds([5, 6], 3)
+
+
+def test_guidance_is_one_scale_or_one_for_each_result():
+    assert Guidance(2.0).schedule(2, 3).tolist() == [[2.0] * 3] * 2
+    assert Guidance([1.0, 5]).schedule(2, 2).tolist() == [[1.0, 1.0], [5.0, 5.0]]
+    with pytest.raises(DataError, match="guidance_scale holds 2 scales for 3 results; write one"):
+        Guidance([1.0, 2.0]).schedule(3, 4)
+
+
+def test_a_ramp_goes_evenly_from_the_first_position_to_the_last():
+    assert Guidance(3.0, start=1.0).schedule(1, 5).tolist() == [[1.0, 1.5, 2.0, 2.5, 3.0]]
+    both = Guidance([3.0, 0.0], start=1.0).schedule(2, 3)
+    assert both.tolist() == [[1.0, 2.0, 3.0], [1.0, 0.5, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"scale": -1.0}, r"guidance_scale is -1.0; write 1 \(no guidance\) or more"),
+        ({"scale": [2.0, float("nan")]}, "guidance_scale is nan"),
+        ({"scale": 3.0, "start": -0.5}, r"guidance_start is -0.5; write 1"),
+    ],
+)
+def test_guidance_that_makes_no_sense_is_refused(settings, told):
+    with pytest.raises(ConfigError, match=told):
+        Guidance(**settings)
+
+
+def test_rows_of_scale_one_stay_as_they_are():
+    conditional, unconditional = torch.randn(2, 50), torch.randn(2, 50) * 1e4
+    scales = torch.tensor([[1.0], [3.0]])
+    guided = guide(conditional, unconditional, scales)
+    assert torch.equal(guided[0], conditional[0])
+    assert torch.equal(guided[1], guide(conditional[1], unconditional[1], 3.0))
+
+
+def test_settings_may_differ_from_depth_to_depth():
+    found = per_depth(3, temperature=0.5, top_k=[9, 4, 1], top_p=[1.0, 0.9, 0.8])
+    assert found == [Sampling(0.5, 9, 1.0), Sampling(0.5, 4, 0.9), Sampling(0.5, 1, 0.8)]
+    with pytest.raises(ConfigError, match="top_k holds 2 values for residual depth 3; write 3 val"):
+        per_depth(3, top_k=[9, 4])
+    with pytest.raises(ConfigError, match="top_p is 2.0; write a share"):
+        per_depth(2, top_p=[1.0, 2.0])

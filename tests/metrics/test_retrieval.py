@@ -45,10 +45,37 @@ def test_several_captions_per_image_equal_sorting_by_hand(monkeypatch) -> None:
 def test_pairs_and_features_that_are_all_alike() -> None:
     metric = RetrievalRecall()
     metric.update(torch.eye(12), torch.eye(12))
-    assert all(value == 1 for value in metric.compute().values())
+    values = metric.compute()
+    assert {value.item() for name, value in values.items() if "chance" not in name} == {1.0}
+    assert values["text_to_image_r5_chance"] == pytest.approx(5 / 12)
     metric.reset()
     metric.update(torch.ones(12, 3), torch.ones(12, 3))
-    assert all(value == 0 for value in metric.compute().values())
+    values = metric.compute()
+    assert {value.item() for name, value in values.items() if "chance" not in name} == {0.0}
+
+
+def test_texts_of_one_key_are_one_text_that_is_true_of_several_images() -> None:
+    images = torch.eye(4)
+    texts = torch.tensor([[1.0, 0.9, 0, 0], [1.0, 0.9, 0, 0], [0, 0, 1.0, 0], [0, 0, 0.8, 1.0]])
+    metric = RetrievalRecall(ks=(1, 2))
+    metric.update(images[:2], texts[:2], keys=torch.tensor([7, 7]))
+    metric.update(images[2:], texts[2:], keys=torch.tensor([5, 9]))
+    values = metric.compute()
+    # Three texts. As four, the text of images 0 and 1 would stand before itself.
+    assert values["image_to_text_r1"] == 1.0
+    assert values["text_to_image_r1"] == 1.0
+    # By chance, one of three texts is right of each image; two, one and one of four images of a text.
+    assert values["image_to_text_r1_chance"] == pytest.approx(1 / 3)
+    assert values["text_to_image_r1_chance"] == pytest.approx((2 / 4 + 1 / 4 + 1 / 4) / 3)
+    assert values["text_to_image_r2_chance"] == pytest.approx((5 / 6 + 1 / 2 + 1 / 2) / 3)
+    metric.reset()
+    wrong = torch.tensor([[0, 1.0, 0, 0], [0, 0, 1.0, 0], [0.1, 0, 0, 1.0]])
+    metric.update(images[:3], wrong, keys=torch.tensor([0, 1, 2]))
+    assert metric.compute()["image_to_text_r1"] == 0.0
+    # Text 0 is also true of image 1, text 2 of image 0; text 8 never came.
+    metric.add_true(torch.tensor([1, 0, 2]), torch.tensor([0, 2, 8]))
+    assert metric.compute()["image_to_text_r1"] == pytest.approx(2 / 3)
+    assert metric.compute()["text_to_image_r1"] == pytest.approx(2 / 3)
 
 
 def test_texts_without_owners_are_refused() -> None:

@@ -27,3 +27,13 @@ def test_an_empty_batch_still_reaches_its_weights():
     terms.add("text", weight * 5.0, 0)
     terms.total().backward()
     assert weight.grad == 0.0
+
+
+def test_parts_divided_by_the_counts_of_their_step_sum_to_the_step():
+    parts = [LossTerms(), LossTerms()]
+    for terms, text, visual in zip(parts, ((6.0, 3), (2.0, 1)), ((0.0, 0), (10.0, 5)), strict=True):
+        terms.add("text", torch.tensor(text[0]), text[1])
+        terms.add("visual", torch.tensor(visual[0]), visual[1])
+    totals = [terms.total({"visual": 0.5}, {"text": 4, "visual": 5}) for terms in parts]
+    assert [float(total) for total in totals] == [1.5, 0.5 + 1.0]
+    assert float(sum(totals)) == 8.0 / 4 + 0.5 * 10.0 / 5

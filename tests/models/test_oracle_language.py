@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vilau
+from vilau.generation.guidance import Guidance
 from vilau.generation.text import decode_tokens
 from vilau.models.vila_u.generate import draw_codes
 from vilau.models.vila_u.prompts import chat_segments, marked_segments
@@ -176,7 +177,7 @@ def test_guided_drawing_given_the_recorded_codes(model, recorded):
             model,
             ["a snowy mountain"] * 2,
             num_positions=16,
-            guidance_scale=3.0,
+            guidance=Guidance(3.0),
             choose=choose,
             seeds=[0, 0],
         )

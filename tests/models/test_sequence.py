@@ -188,11 +188,15 @@ def test_the_published_form_tokenises_from_image_to_image():
 def test_a_long_document_loses_text_at_its_end():
     whole = layout().lay_out([tiny.caption(0, "a red circle and a blue square")])
     length = whole.ids.shape[1] - 2
-    cut = layout(max_length=length).lay_out([tiny.caption(0, "a red circle and a blue square")])
+    with pytest.warns(
+        UserWarning, match=f"loses the end of its text.* max_length of {length}; shorten"
+    ):
+        cut = layout(max_length=length).lay_out([tiny.caption(0, "a red circle and a blue square")])
     assert torch.equal(cut.ids, whole.ids[:, :length])
     assert torch.equal(cut.targets, whole.targets[:, :length])
     assert torch.equal(cut.span_starts, whole.span_starts)
-    assert cut.dropped == 0
+    assert (cut.dropped, cut.cut) == (0, 1)
+    assert (whole.dropped, whole.cut) == (0, 0)
 
 
 def test_a_document_that_would_lose_part_of_an_image_is_left_out_and_counted():

@@ -7,12 +7,12 @@ from transformers import LlamaConfig, LlamaForCausalLM, SiglipModel
 
 from tests.models import tiny
 from vilau.errors import CheckpointError, ConfigError
+from vilau.models.encoders.load import load_encoders
 from vilau.models.siglip import (
     TextInputs,
     build_siglip,
     canonicalise,
     check_image_size,
-    load_siglip,
     transformers_config,
 )
 from vilau.models.sizes import SiglipSizes
@@ -44,7 +44,7 @@ def test_starts_at_the_papers_scale_and_bias():
 
 def test_a_transformers_folder_loads_with_its_sizes(theirs):
     folder, model = theirs
-    loaded, found = load_siglip(str(folder))
+    loaded, found = load_encoders(str(folder))
     assert dataclasses.replace(found, tokenizer="world-tokenizer") == tiny.sizes()
     assert found.tokenizer == str(folder)
     torch.testing.assert_close(outputs(loaded.eval()), outputs(model))
@@ -52,7 +52,7 @@ def test_a_transformers_folder_loads_with_its_sizes(theirs):
 
 def test_our_own_folder_loads_bit_for_bit(tmp_path):
     folder = tiny.siglip_folder(tmp_path / "ours")
-    loaded, found = load_siglip(folder)
+    loaded, found = load_encoders(folder)
     assert found == tiny.sizes()
     torch.manual_seed(0)
     expected = build_siglip(tiny.sizes()).state_dict()
@@ -65,7 +65,7 @@ def test_another_architecture_is_refused_not_filled_with_random_weights(tmp_path
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="describes a llama, but a siglip is needed"):
-        load_siglip(str(tmp_path))
+        load_encoders(str(tmp_path))
 
 
 def test_a_transformers_folder_without_some_weights_is_refused(theirs, tmp_path):
@@ -73,7 +73,7 @@ def test_a_transformers_folder_without_some_weights_is_refused(theirs, tmp_path)
     state = {k: v for k, v in model.state_dict().items() if "probe" not in k}
     model.save_pretrained(tmp_path, state_dict=state)
     with pytest.raises(CheckpointError, match="lacks 1 tensors of a siglip.*probe"):
-        load_siglip(str(tmp_path))
+        load_encoders(str(tmp_path))
 
 
 def test_a_truncated_transformers_folder_is_refused(theirs, tmp_path):
@@ -82,7 +82,7 @@ def test_a_truncated_transformers_folder_is_refused(theirs, tmp_path):
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-10])
     with pytest.raises(CheckpointError, match="weights in .* cannot be read.*copy them again"):
-        load_siglip(str(tmp_path))
+        load_encoders(str(tmp_path))
 
 
 def test_pickled_weights_are_not_opened(theirs, tmp_path):
@@ -90,20 +90,20 @@ def test_pickled_weights_are_not_opened(theirs, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="neither a local folder nor in the hub cache"):
-        load_siglip(str(tmp_path))
+        load_encoders(str(tmp_path))
 
 
 def test_nowhere_to_be_found(tmp_path):
     with pytest.raises(
         CheckpointError, match="nowhere are neither a local folder.*give the folder"
     ):
-        load_siglip(str(tmp_path / "nowhere"))
+        load_encoders(str(tmp_path / "nowhere"))
 
 
 def test_broken_json(tmp_path):
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(CheckpointError, match="config.json is not readable JSON"):
-        load_siglip(str(tmp_path))
+        load_encoders(str(tmp_path))
 
 
 def test_an_unknown_size_in_the_config(tmp_path):
@@ -113,7 +113,7 @@ def test_an_unknown_size_in_the_config(tmp_path):
     config["sizes"]["widht"] = 3
     path.write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="does not fit this version of vilau.*widht"):
-        load_siglip(folder)
+        load_encoders(folder)
 
 
 def test_captions_are_cleaned_as_siglip_cleans_them():

@@ -3,6 +3,7 @@ import torch
 
 from tests.models import tiny
 from vilau.errors import ConfigError, DataError
+from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling, image_seed
 from vilau.layers.pixels import to_float
 from vilau.models.vila_u.config import PromptConfig, TowerConfig
@@ -34,7 +35,7 @@ def drawn(model, prompts, scale, seeds, choose=SAMPLING, num_positions=16, **set
         model,
         prompts,
         num_positions=num_positions,
-        guidance_scale=scale,
+        guidance=scale if isinstance(scale, Guidance) else Guidance(scale),
         choose=choose,
         seeds=seeds,
         **settings,

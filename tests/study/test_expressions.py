@@ -40,6 +40,24 @@ def test_value(text: str, value: float) -> None:
     assert parse(text, KNOWN).value(VALUES) == pytest.approx(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "margin"),
+    [
+        ("a.VQA > b.VQA + 0.1", 0.1),
+        ("b.VQA >= a.VQA", -0.2),
+        ("b.VQA < a.VQA < 1", 0.2),
+        ("a.VQA > b.VQA and a.Top < 1.1", 0.1),
+        ("a.VQA > b.VQA or a.Top < 1.1", 0.2),
+        ("a.VQA == b.VQA", None),
+        ("a.VQA > b.VQA and a.Top != 1", None),
+        ("a.VQA", None),
+    ],
+)
+def test_margin(text: str, margin: float | None) -> None:
+    found = parse(text, KNOWN).margin(VALUES)
+    assert found is None if margin is None else found == pytest.approx(margin)
+
+
 def test_names_and_numbers_shown() -> None:
     expression = parse("a.VQA > (b.VQA + 0.1) * 2 and a.Top-1 < 4", KNOWN)
     assert expression.names() == ["a.VQA", "b.VQA", "a.Top-1"]

@@ -48,6 +48,46 @@ def test_a_study_has_sizes_of_its_own(shop: Workshop) -> None:
         shop.plan()
 
 
+def test_a_variant_has_sizes_per_scale(shop: Workshop) -> None:
+    both = "label: Noisy, set: {first.model.noise: 1.5, first.model.width: 4}, scales: {tiny: {first.model.width: 9}}"
+    shop.replace("label: Noisy, set: {first.model.noise: 1.5}", both)
+    arguments = config_of(shop, "first", "noisy")["model"]["init_args"]
+    assert (arguments["noise"], arguments["width"]) == (1.5, 9)
+    assert config_of(shop, "first", "noisy", scale="small")["model"]["init_args"]["width"] == 4
+    quiet = config_of(shop, "first")["model"]["init_args"]
+    assert quiet["width"] == 8
+    shop.replace("scales: {tiny:", "scales: {tyni:")
+    with pytest.raises(ConfigError, match=r"there is no scale `tyni`\. Did you mean `tiny`\?"):
+        shop.plan()
+
+
+def test_a_stage_takes_its_sizes_from_another(shop: Workshop) -> None:
+    shop.replace("    inputs: {model", "    scale: first\n    inputs: {model")
+    assert config_of(shop, "second")["trainer"]["max_steps"] == 24
+    # Also from one that only other studies have.
+    shop.replace("scale: first", "scale: unheard_of")
+    assert config_of(shop, "second")["trainer"]["max_steps"] == 1
+    shop.replace("scale: unheard_of", "scale: unheard")
+    with pytest.raises(
+        ConfigError, match=r"no scale has a stage `unheard`\. Did you mean `unheard_of`"
+    ):
+        shop.plan()
+
+
+def test_a_stage_of_some_variants_alone(shop: Workshop) -> None:
+    alone = "    variants: [noisy]\n    gate:"
+    plan = shop.replace("    gate:", alone).plan()
+    assert plan.cell("quiet", 0, "first") is None
+    quiet, noisy = (plan.cell(variant, 0, "second") for variant in ("quiet", "noisy"))
+    assert quiet is not None
+    assert noisy is not None
+    assert plan.runs[quiet.run].inputs == {}
+    assert list(plan.runs[noisy.run].inputs) == ["model.checkpoint"]
+    shop.replace("variants: [noisy]", "variants: [nosy]")
+    with pytest.raises(ConfigError, match=r"there is no variant `nosy`\. Did you mean `noisy`\?"):
+        shop.plan()
+
+
 def test_several_parts_are_merged(shop: Workshop) -> None:
     (shop.folder / "parts/wide.yaml").write_text("model: {init_args: {width: 32}}\n")
     shop.replace("[parts/train.yaml]", "[parts/train.yaml, parts/wide.yaml]")

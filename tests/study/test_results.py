@@ -63,8 +63,26 @@ def test_seeds_give_mean_and_deviation(shop: Workshop, store: Store) -> None:
     better, both = results.claims
     assert (better.holds, better.seeds_holding, better.seeds) == (True, 3, 3)
     assert better.shown == "0.910 > 0.610"
+    assert better.margin == "0.300 ± 0.000"
     assert both.holds is True
     assert "3 of 3 seeds" in terminal_table(results)
+
+
+def test_a_variant_without_a_stage_has_no_number_of_it(shop: Workshop, store: Store) -> None:
+    shop.replace("    gate:", "    variants: [noisy]\n    gate:")
+    plan = shop.plan()
+    finish(plan, store)
+    results = collect(plan, store)
+    assert cell_text(results, "Quiet", 0) == "–"
+    assert results.notes() == []
+
+
+def test_a_comparison_of_unlike_columns_has_no_margin(shop: Workshop, store: Store) -> None:
+    shop.replace("quiet.Top-1 > noisy.Top-1}", "quiet.Top-1 > noisy.Loss}")
+    plan = shop.plan()
+    finish(plan, store)
+    claim = collect(plan, store).claims[0]
+    assert (claim.holds, claim.margin) == (True, "")
 
 
 def test_a_claim_can_fail_for_some_seeds(shop: Workshop, store: Store) -> None:
@@ -79,9 +97,8 @@ def test_a_claim_that_fails_says_so(shop: Workshop, store: Store) -> None:
     shop.replace("quiet.Top-1 > noisy.Top-1}", "noisy.Top-1 > quiet.Top-1}")
     plan = shop.plan()
     finish(plan, store)
-    assert "✗ quiet training answers better  (0.600 > 0.900)" in terminal_table(
-        collect(plan, store)
-    )
+    text = terminal_table(collect(plan, store))
+    assert "✗ quiet training answers better  (0.600 > 0.900, margin -0.300)" in text
 
 
 def test_unlike_passports_never_share_a_column(shop: Workshop, store: Store) -> None:

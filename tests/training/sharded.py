@@ -27,9 +27,8 @@ def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[Any]]:
         module = toys.pretraining(folder, caption_dropout=0.0)
         return module, [tiny.multimodal(seed) for seed in range(BATCHES)]
     # Ranks are compared with accumulated parts, which do not know one another's texts.
-    parts = {} if kind == "clip" else {"alignment": AlignmentConfig(negatives="rank")}
     build = {"clip": toys.clip, "tower": toys.tower, "ablation": toys.ablation}[kind]
-    module = build(folder, **parts)
+    module = build(folder, alignment=AlignmentConfig(negatives="rank"))
     if kind != "clip":
         module.tower.quantizer.eval()  # EMA sums over ranks, which no single process does in steps
     return module, [tiny.pairs(seed=seed) for seed in range(BATCHES)]

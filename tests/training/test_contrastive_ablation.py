@@ -64,6 +64,12 @@ def test_measures_every_n_steps_and_never_without_the_contrastive_loss(tmp_path)
     assert "train/gradient_cosine_block0" not in toys.fit(off, toys.pair_data(), 1).logged[0]
 
 
+def test_a_frozen_encoder_has_no_gradients_to_compare(tmp_path):
+    module = toys.ablation(tmp_path, freeze_vision=True)
+    logged = toys.fit(module, toys.pair_data(), 1).logged[0]
+    assert not any("gradient_cosine" in name for name in logged)
+
+
 def test_a_frozen_codebook_stays_frozen(tmp_path):
     module = toys.ablation(tmp_path)
     module.tower.quantizer.eval()

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from tests.models import tiny
 from tests.training import toys
 from vilau.errors import ConfigError
+from vilau.models.encoders.load import load_encoders
 from vilau.models.loading import load, load_tower
-from vilau.models.siglip import load_siglip
 from vilau.training.ablations.contrastive import ContrastiveAblation
 from vilau.training.base import given
 from vilau.training.clip import ClipPretraining
@@ -22,7 +22,7 @@ from vilau.training.tower import TowerTraining
 from vilau.types import EmbeddingOutput, Exports, TowerOutput
 
 MODULES = {
-    ClipPretraining: (toys.clip, toys.pair_data, lambda f: load_siglip(f)[0], "model"),
+    ClipPretraining: (toys.clip, toys.pair_data, lambda f: load_encoders(f)[0], "model"),
     TowerTraining: (toys.tower, toys.pair_data, load_tower, "tower"),
     ContrastiveAblation: (toys.ablation, toys.pair_data, load_tower, "tower"),
     MultimodalPretraining: (toys.pretraining, toys.multimodal_data, load, "model"),

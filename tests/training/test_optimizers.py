@@ -4,8 +4,11 @@ import pytest
 import torch
 from torch import nn
 
+from tests.models import tiny
+from tests.training import toys
 from vilau.errors import ConfigError
 from vilau.training.optimizers import OptimizerConfig, build_optimizer, rate_share
+from vilau.training.tower import TowerTraining
 
 
 def test_rate_rises_falls_and_ends_at_the_final_share():
@@ -55,3 +58,63 @@ def test_scheduler_steps_with_the_optimizer():
 def test_impossible_settings(changes, message):
     with pytest.raises(ConfigError, match=message):
         OptimizerConfig(**changes)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_codes_learnt_by_gradient_do_not_decay(tmp_path, shared):
+    quantizer = tiny.quantizer(learning="gradient", shared_codebook=shared)
+    source = tiny.siglip_folder(tmp_path / "siglip")
+    module = TowerTraining(source, quantizer, tiny.decoder(), perceptual_weight=0.0)
+    config = OptimizerConfig(weight_decay=0.5, learning_rate=0.1, warmup_share=0.0)
+    optimizer = build_optimizer(module.trained_parameters(), config, num_steps=10)["optimizer"]
+    decayed, free = ({id(p) for p in group["params"]} for group in optimizer.param_groups)
+    codes = list(module.tower.quantizer.parameters())
+    assert len(codes) == (1 if shared else 3)
+    assert all(id(p) in free and id(p) not in decayed and p.ndim == 2 for p in codes)
+    assert id(module.tower.decoder.conv_out.weight) in decayed
+    # A step without any gradient moves what decays, and leaves the codes alone.
+    kept, other = codes[0].detach().clone(), module.tower.decoder.conv_out.weight
+    before = other.detach().clone()
+    for parameter in (codes[0], other):
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    assert torch.equal(codes[0], kept)
+    assert torch.allclose(other, 0.95 * before)
+
+
+def test_a_tower_with_averaged_codes_is_grouped_by_dimensions_alone(tmp_path):
+    """As it always was: resumed runs find their averages in the same places."""
+    source = tiny.siglip_folder(tmp_path / "siglip")
+    module = TowerTraining(source, tiny.quantizer(), tiny.decoder(), perceptual_weight=0.0)
+    config = OptimizerConfig(weight_decay=0.5)
+    optimizer = build_optimizer(module.trained_parameters(), config, num_steps=10)["optimizer"]
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for group, kind in zip(optimizer.param_groups, (True, False), strict=True):
+        expected = [id(p) for p in trained if (p.ndim >= 2) is kind]
+        assert [id(p) for p in group["params"]] == expected
+
+
+def test_the_step_is_adamw_as_published_and_may_be_clipped(tmp_path):
+    module = toys.pretraining(tmp_path, optimizer=tiny.optimizer(weight_decay=0.1))
+    trained = [p for p in module.parameters() if p.requires_grad]
+    built = build_optimizer(module.named_parameters(), module.optimizer_config, num_steps=10)[
+        "optimizer"
+    ]
+    copies = {id(p): torch.nn.Parameter(p.detach().clone()) for p in trained}
+    groups = [
+        {**group, "params": [copies[id(p)] for p in group["params"]], "fused": False}
+        for group in built.param_groups
+    ]
+    plain = torch.optim.AdamW(groups)
+    for _ in range(3):
+        for parameter in trained:
+            parameter.grad = torch.randn_like(parameter)
+            copies[id(parameter)].grad = parameter.grad.clone()
+        built.step()
+        plain.step()
+    for parameter in trained:
+        torch.testing.assert_close(parameter, copies[id(parameter)], atol=1e-6, rtol=1e-6)
+    # Lightning refuses to clip for a fused optimiser that undoes the loss scale itself.
+    toys.fit(
+        module, toys.multimodal_data(), 2, precision="bf16-mixed", gradient_clip_val=0.5
+    )  # fmt: skip

@@ -20,13 +20,18 @@ from vilau.types import LabelledImageBatch
 
 
 class ToyData(LightningDataModule):
-    """Ready-made batches, in order."""
+    """Ready-made batches, in order; those of one accumulated step know one another, as a real loader's do."""
 
     def __init__(self, train: Sequence[Any], val: Sequence[Any] = ()) -> None:
         super().__init__()
         self.train, self.val = list(train), list(val)
 
     def train_dataloader(self) -> DataLoader:
+        parts = 1 if self.trainer is None else self.trainer.accumulate_grad_batches
+        for first in range(0, len(self.train), parts) if parts > 1 else ():
+            step = self.train[first : first + parts]
+            for number, part in enumerate(step):
+                part.join_step(number, step)
         return DataLoader(self.train, batch_size=None)
 
     def val_dataloader(self) -> DataLoader:

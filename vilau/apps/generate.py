@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vilau.apps import beginnings
 from vilau.apps.common import (
     add_model,
     add_out,
@@ -21,12 +22,11 @@ from vilau.apps.common import (
     open_model,
     position_bar,
     positive,
-    read_for,
     say,
     share,
     whole,
 )
-from vilau.apps.files import check_free, find_images, read_lines, slug, write_png, written
+from vilau.apps.files import check_free, read_lines, slug, write_png, written
 from vilau.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ def add_parser(subparsers: Any) -> None:
         "draw pictures or clips from prompts",
         more="Writes a PNG per picture (with --video a GIF and an MP4 per clip), a contact sheet, and "
         "prompts.json with the prompt and seed of each and all settings. Each picture has a seed of its "
-        "own, made from --seed and its number, so it does not depend on the batch it is drawn in.",
+        "own, made from --seed and its number, so it does not depend on the batch it is drawn in. "
+        "Temperature, top-k and top-p may hold a value for each residual depth: --top-k 900,300,100,50.",
         example='vilau generate runs/quickstart/aligned/finetune "a red circle" "two stars" --num 4',
     )
     add_model(parser)
@@ -59,6 +60,17 @@ def add_parser(subparsers: Any) -> None:
         "--num", type=at_least_one, default=1, help="pictures per prompt (default: 1)"
     )
     parser.add_argument("--video", action="store_true", help="draw clips instead of pictures")
+    _add_sampling(parser)
+    add_seed(parser)
+    parser.add_argument(
+        "--batch-size", type=at_least_one, default=8, help="drawn at once (default: 8)"
+    )
+    _add_video(parser)
+    beginnings.add_options(parser)
+    add_out(parser, "generated")
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--guidance-scale",
         type=not_negative,
@@ -66,32 +78,40 @@ def add_parser(subparsers: Any) -> None:
         help="how strongly the prompt is followed; 1 is the model alone (default: 3)",
     )
     parser.add_argument(
-        "--temperature",
+        "--guidance-start",
         type=not_negative,
+        metavar="SCALE",
+        help="guidance scale of the first position, from where it grows evenly to --guidance-scale at the "
+        "last (default: the same everywhere)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=by_depth(not_negative),
         default=1.0,
         help="below 1 likelier codes; 0 always the likeliest (default: 1)",
     )
     parser.add_argument(
-        "--top-k", type=whole, default=900, help="of so many likeliest codes; 0: all (default: 900)"
+        "--top-k",
+        type=by_depth(whole),
+        default=900,
+        help="of so many likeliest codes; 0: all (default: 900)",
     )
     parser.add_argument(
-        "--top-p", type=share, default=0.96, help="of this share of probability (default: 0.96)"
+        "--top-p",
+        type=by_depth(share),
+        default=0.96,
+        help="of this share of probability (default: 0.96)",
     )
-    parser.add_argument("--negative-prompt", metavar="TEXT", help="what guidance leads away from")
-    add_seed(parser)
     parser.add_argument(
-        "--batch-size", type=at_least_one, default=8, help="drawn at once (default: 8)"
+        "--negative-prompt",
+        metavar="TEXT",
+        help="what guidance leads away from (default: what the model read in the place of dropped captions)",
     )
-    _add_video(parser)
-    add_out(parser, "generated")
 
 
 def _add_video(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--frames", type=at_least_one, default=8, help="frames of a clip (default: 8)"
-    )
-    parser.add_argument(
-        "--first-frame", metavar="IMAGE", help="let every clip begin with this image"
     )
     parser.add_argument(
         "--fps", type=positive, default=4.0, help="frames per second of a clip (default: 4)"
@@ -118,10 +138,7 @@ def run(args: argparse.Namespace) -> int:
     """Draw what was asked for; returns the exit code. Raises the errors of ``vilau.errors``."""
     drawings = list(_drawings(_prompts(args), args))
     formats = _formats(args) if args.video else ["png"]
-    if args.first_frame:
-        if not args.video:
-            raise ConfigError("--first-frame is of a clip; write --video too, or leave it out.")
-        find_images([args.first_frame])  # complains before the model is opened
+    beginnings.check(args)
     out = Path(args.out).expanduser()
     check_free(_planned(out, drawings, formats), force=args.force)
     model = open_model(args)
@@ -140,6 +157,15 @@ def run(args: argparse.Namespace) -> int:
     say(str(out / SHEET))
     say(str(out / RECORD))
     return 0
+
+
+def by_depth(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Return a reader for argparse: of one value, or of one per residual depth between commas."""
+
+    def values(text: str) -> Any:
+        return [read(part.strip()) for part in text.split(",")] if "," in text else read(text)
+
+    return values
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
@@ -191,6 +217,7 @@ def _settings(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     """What every batch is drawn with."""
     settings: dict[str, Any] = {
         "guidance_scale": args.guidance_scale,
+        "guidance_start": args.guidance_start,
         "temperature": args.temperature,
         "top_k": args.top_k,
         "top_p": args.top_p,
@@ -198,11 +225,7 @@ def _settings(model: Any, args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.video:
         settings["num_frames"] = args.frames
-        if args.first_frame:
-            size = model.tokenizer.spec.image_size
-            # Cut to a square as the pictures were that the model learnt to draw.
-            frame = read_for(model, [args.first_frame], size, "crop", None)
-            settings["first_frames"] = frame
+    settings |= beginnings.settings(model, args)
     return settings
 
 
@@ -247,10 +270,13 @@ def _record(
 ) -> dict[str, Any]:
     from vilau import __version__
 
-    names = ("guidance_scale", "temperature", "top_k", "top_p", "negative_prompt", "seed", "dtype")
+    names = (
+        "guidance_scale", "guidance_start", "temperature", "top_k", "top_p", "negative_prompt", "seed", "dtype",
+    )  # fmt: skip
     settings = {name: getattr(args, name) for name in names}
     if args.video:
-        settings |= {"num_frames": args.frames, "fps": args.fps, "first_frame": args.first_frame}
+        settings |= {"num_frames": args.frames, "fps": args.fps}
+    settings |= beginnings.record(args)
     rows = []
     for drawing in drawings:
         row = asdict(drawing)

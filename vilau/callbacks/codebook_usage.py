@@ -62,12 +62,7 @@ class CodebookUsage(MeasuringCallback):
         values = {f"codebook_{name}": value for name, value in self.usage.compute().items()}
         values["residual_energy"] = self.energy.compute()
         for name, per_depth in values.items():
-            passport = Passport(
-                metric=name,
-                reference=reference,
-                num_samples=count,
-                details=f"codebook of {self.usage.codebook_size}",
-            )
+            passport = Passport(metric=name, reference=reference, num_samples=count)
             # torchmetrics makes a scalar of a vector of one depth.
             for depth, value in enumerate(per_depth.reshape(-1), start=1):
                 self.report(pl_module, f"{split}/{name}_d{depth}", value, passport)

@@ -1,11 +1,13 @@
 """How well a model answers questions about images, beside chance, blind guesses and the ceiling."""
 
+import hashlib
 import json
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any, TextIO
 
 import lightning.pytorch as pl
+import torch
 from torch import Tensor
 
 from vilau.callbacks.measuring import MeasuringCallback
@@ -26,6 +28,7 @@ from vilau.metrics.answers import (
     vqa_accuracy,
 )
 from vilau.metrics.passport import SetFingerprint
+from vilau.metrics.predictions import PREDICTION
 from vilau.types import AnswerOutput, Passport, QuestionBatch
 
 
@@ -43,11 +46,15 @@ class QuestionAnswering(MeasuringCallback):
     on, all together ``test/pope_accuracy``, ``test/pope_f1`` and the rest, and, if all three were
     asked, their means ``test/pope_mean_f1`` and so on.
 
-    A published benchmark, whose questions come with ``rows``, is scored by its own rules
-    (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/seedbench_all``, and so on.
+    A published benchmark or its twin, whose questions come with ``rows``, is scored by its own rules
+    (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/world_seedbench_all``, and
+    so on; what else answers its questions by the same rules: ``test/world_mme_perception_chance``,
+    ``_blind`` and ``_ceiling``.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
-    one file for each), a few with their images to TensorBoard and to ``images``.
+    one file for each), a few with their images to TensorBoard and to ``images``. A row of a
+    published benchmark holds its columns and the answer under ``prediction``, so that
+    `vilau.metrics.predictions.score_predictions` can score the file again.
 
     Args:
         pope_style: whose parser reads yes and no, ``lmms`` (lmms-eval) or ``llava``.
@@ -97,7 +104,7 @@ class QuestionAnswering(MeasuringCallback):
             "\0".join([question, *accepted])
             for question, accepted in zip(batch.questions, batch.answers, strict=True)
         ]
-        self.questions[benchmark].update(batch.images, keys)
+        self.questions[benchmark].update(*_pictured(batch, keys))
         if benchmark.startswith("pope_"):
             truths = [accepted[0] for accepted in batch.answers]
             for name in (benchmark, "pope"):
@@ -105,10 +112,13 @@ class QuestionAnswering(MeasuringCallback):
                     self.pope[name] = PopeScores(self.pope_style).to(pl_module.device)
                 self.pope[name].update(outputs.answers, truths)
         elif batch.rows:
-            if benchmark not in self.published:
-                metric = answer_metric(benchmark, self.style)
-                self.published[benchmark] = metric.to(pl_module.device)
-            self.published[benchmark].update_rows(outputs.answers, batch.rows)
+            said = {"": outputs.answers, **{f"\t{kind}": a for kind, a in batch.baselines.items()}}
+            for kind, answers in said.items():
+                name = f"{benchmark}{kind}"
+                if name not in self.published:
+                    metric = answer_metric(benchmark, self.style)
+                    self.published[name] = metric.to(pl_module.device)
+                self.published[name].update_rows(answers, batch.rows)
         else:
             self._score(batch, outputs.answers)
         self._keep(trainer, batch, outputs.answers)
@@ -138,17 +148,20 @@ class QuestionAnswering(MeasuringCallback):
         """Write all answers to the benchmark's file and keep the first for the picture."""
         file = self._file(trainer, batch.benchmark)
         for index, answer in enumerate(answers):
-            row = {
+            row: dict[str, Any] = {
                 "question": batch.questions[index],
                 "answer": answer,
                 "accepted": batch.answers[index],
                 "family": batch.families[index],
             }
+            if batch.rows:
+                row = batch.rows[index] | {PREDICTION: answer, "prompt": batch.questions[index]}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if len(self.samples[batch.benchmark]) < self.num_samples:
                 truth = Counter(batch.answers[index]).most_common(1)[0][0]
                 text = f"{batch.questions[index]}\ntruth: {truth}\nanswer: {answer}"
-                self.samples[batch.benchmark].append((batch.images[index].cpu(), text))
+                image = batch.images[sum(batch.frames[:index]) if batch.frames else index]
+                self.samples[batch.benchmark].append((image.cpu(), text))
 
     def _file(self, trainer: pl.Trainer, benchmark: str) -> TextIO:
         if benchmark not in self.files:
@@ -231,11 +244,24 @@ class QuestionAnswering(MeasuringCallback):
     def _report_published(
         self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
     ) -> None:
-        for name in names_on_all_ranks(self.published):
-            metric = self.published.get(name)
+        for key in names_on_all_ranks(self.published):
+            name, _, baseline = key.partition("\t")
+            metric = self.published.get(key)
             if metric is None:  # this rank saw none of it, but must take part
                 metric = answer_metric(name, self.style).to(pl_module.device)
             questions, count = sets[name]
-            passport = metric.passport(f"{name} questions {questions}", count)
+            details = f"baseline: {baseline}" if baseline else ""
+            passport = metric.passport(f"{name} questions {questions}", count, details)
             for score, value in metric.compute().items():
-                self.report(pl_module, f"{split}/{name}_{score}", value, passport)
+                full = f"{split}/{name}_{score}" + (f"_{baseline}" if baseline else "")
+                self.report(pl_module, full, value, passport)
+
+
+def _pictured(batch: QuestionBatch, keys: list[str]) -> tuple[Tensor, list[str]]:
+    """Return one picture per question, with its key; of a clip the first frame and a hash of all."""
+    if not batch.frames:
+        return batch.images, keys
+    clips = batch.images.split(batch.frames)
+    hashes = (hashlib.blake2b(c.cpu().contiguous().numpy().tobytes()).hexdigest() for c in clips)
+    texts = [f"{key}\0{digest}" for key, digest in zip(keys, hashes, strict=True)]
+    return torch.stack([clip[0] for clip in clips]), texts

@@ -5,11 +5,11 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 
 from vilau.callbacks.measuring import MeasuringCallback
-from vilau.metrics.frechet import FrechetDistance
-from vilau.metrics.judge import SceneExact
-from vilau.metrics.passport import SetFingerprint, back_end
-from vilau.metrics.similarity import PairedSimilarity, PerceptualDistance
-from vilau.types import ImageTextBatch, Passport, TowerOutput
+from vilau.callbacks.reconstructions import Reconstructions
+from vilau.metrics.passport import SetFingerprint
+from vilau.types import ImageTextBatch, TowerOutput
+
+ALL_DEPTHS = "reconstructions from all depths"
 
 
 class ReconstructionFID(MeasuringCallback):
@@ -17,7 +17,8 @@ class ReconstructionFID(MeasuringCallback):
 
     The judge's numbers are ``val/recon_scene_exact`` (the share of reconstructions in which it
     finds exactly the true things, by shape and colour) and ``val/recon_object_shape`` (the share of
-    things whose shape it still reads).
+    things whose shape it still reads). Where the module decodes its first depths alone
+    (``TowerOutput.truncated``), all of this is also logged for each: ``val/rfid_d1``, ...
 
     Args:
         features: ``world`` (the shipped feature network) or ``inception``.
@@ -34,33 +35,22 @@ class ReconstructionFID(MeasuringCallback):
         lpips_weights: str | None = None,
     ) -> None:
         super().__init__()
-        self.lpips = lpips
-        self.lpips_weights = lpips_weights
-        self.perceptual: PerceptualDistance | None = None
-        self.features = features
-        self.weights = weights
-        self.distance: FrechetDistance | None = None
-        self.similarity = PairedSimilarity()
-        self.scenes = SceneExact()
+        self._settings = (features, weights, lpips, lpips_weights)
+        self.whole: Reconstructions | None = None
+        self.truncated: list[Reconstructions] = []
+        self.by_depth = False
         self.fingerprint = SetFingerprint()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Load the networks before the run, not at its first validation: a file may be missing."""
-        self.distance = self.distance or FrechetDistance(self.features, self.weights)
-        if self.lpips is not None:
-            self.perceptual = self.perceptual or PerceptualDistance(self.lpips, self.lpips_weights)
+        self.whole = self.whole or Reconstructions(*self._settings)
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last images."""
-        for metric in (
-            self.distance,
-            self.perceptual,
-            self.similarity,
-            self.scenes,
-            self.fingerprint,
-        ):
-            if metric is not None:
-                metric.to(pl_module.device).reset()
+        """Forget the last images; how many depths are measured is learnt from the first batch."""
+        assert self.whole is not None
+        self.whole.to(pl_module.device)
+        self.truncated, self.by_depth = [], False
+        self.fingerprint.to(pl_module.device).reset()
 
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
@@ -68,54 +58,29 @@ class ReconstructionFID(MeasuringCallback):
         """Compare a batch's images with their reconstructions."""
         if not isinstance(batch, ImageTextBatch) or not isinstance(outputs, TowerOutput):
             return False
-        assert self.distance is not None
-        self.distance.update(batch.images, real=True)
-        self.distance.update(outputs.reconstructions, real=False)
-        self.similarity.update(batch.images, outputs.reconstructions)
+        assert self.whole is not None
+        self.whole.update(batch.images, outputs.reconstructions, batch.scenes)
         self.fingerprint.update(batch.images)
-        if self.perceptual is not None:
-            pairs = (batch.images, outputs.reconstructions)
-            self.perceptual.update(*(images.float() / 127.5 - 1.0 for images in pairs))
-        if batch.scenes:
-            self.scenes.update(outputs.reconstructions, batch.scenes)
+        if outputs.truncated is not None:
+            self.by_depth = True
+            fewer = outputs.truncated[:-1]  # the last is the whole
+            while len(self.truncated) < len(fewer):
+                self.truncated.append(Reconstructions(*self._settings, beside=self.whole))
+                self.truncated[-1].to(pl_module.device)
+            for part, images in zip(self.truncated, fewer, strict=True):
+                part.update(batch.images, images, batch.scenes)
         return True
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
         digest, count = self.fingerprint.compute()
-        assert self.distance is not None
-        reference = f"{split} images {digest}"
-        values = self.similarity.compute()
-        back_ends = {"psnr": "PSNR (vilau, mean over images)", "ssim": back_end("SSIM")}
-        if self.perceptual is not None:
-            values["lpips"] = self.perceptual.compute()
-            back_ends["lpips"] = back_end(f"LPIPS {self.lpips}")
-        rfid = Passport(
-            metric=back_end("FrechetInceptionDistance"),
-            features=self.distance.features_name,
-            reference=reference,
-            num_samples=count,
-            details="uint8 reconstructions from all depths against their own originals; "
-            f"{self.distance.preparation}",
-        )
-        self.report(pl_module, f"{split}/rfid", self.distance.compute(), rfid, prog_bar=True)
-        for name, metric in back_ends.items():
-            network = self.perceptual if name == "lpips" else None
-            passport = Passport(
-                metric=metric,
-                features="" if network is None else network.features_name,
-                reference=reference,
-                num_samples=count,
-            )
-            self.report(pl_module, f"{split}/{name}", values[name], passport)
-        read = self.scenes.compute() if self.scenes.update_called else {}
-        for name, metric in (("scene_exact", "scene_exact"), ("object_shape", "shape")):
-            if metric in read:
-                passport = Passport(
-                    metric="scene agreement",
-                    features=self.scenes.judge_name,
-                    reference=reference,
-                    num_samples=count,
-                    details="things by shape and colour" if metric == "scene_exact" else metric,
-                )
-                self.report(pl_module, f"{split}/recon_{name}", read[metric], passport)
+        assert self.whole is not None
+        reference, depths = f"{split} images {digest}", len(self.truncated) + 1
+        for d, part in enumerate([*self.truncated, self.whole], start=1):
+            what = ALL_DEPTHS if d == depths else f"reconstructions from the first {d} depths"
+            for name, value, passport in part.compute(reference, count, what):
+                if d == depths:
+                    shown = name == "rfid"
+                    self.report(pl_module, f"{split}/{name}", value, passport, prog_bar=shown)
+                if self.by_depth:
+                    self.report(pl_module, f"{split}/{name}_d{d}", value, passport)

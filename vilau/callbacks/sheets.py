@@ -14,8 +14,10 @@ SMALLEST_SIDE = 128
 LINE_HEIGHT = 12
 
 
-def grid(rows: Sequence[Sequence[Tensor]], headings: Sequence[str] = ()) -> Tensor:
-    """Lay uint8 pictures ``(3, H, W)`` out in rows, with a heading over each column.
+def grid(
+    rows: Sequence[Sequence[Tensor]], headings: Sequence[str] = (), labels: Sequence[str] = ()
+) -> Tensor:
+    """Lay uint8 pictures ``(3, H, W)`` out in rows, with a heading over each column and a line over each row.
 
     Returns:
         uint8 ``(3, height, width)``.
@@ -24,14 +26,18 @@ def grid(rows: Sequence[Sequence[Tensor]], headings: Sequence[str] = ()) -> Tens
     scale = max(1, SMALLEST_SIDE // side)
     cell = side * scale + MARGIN
     top = LINE_HEIGHT + MARGIN if headings else 0
+    line = LINE_HEIGHT + MARGIN if labels else 0
     columns = max(len(row) for row in rows)
-    sheet = Image.new("RGB", (columns * cell + MARGIN, top + len(rows) * cell + MARGIN), "white")
+    size = (columns * cell + MARGIN, top + len(rows) * (cell + line) + MARGIN)
+    sheet = Image.new("RGB", size, "white")
     for index, heading in enumerate(headings):
         _write(sheet, heading, MARGIN + index * cell, 2, width=cell)
     for row_index, row in enumerate(rows):
+        y = top + MARGIN + row_index * (cell + line)
+        if labels:
+            _write(sheet, labels[row_index], MARGIN, y, width=columns * cell)
         for index, picture in enumerate(row):
-            place = (MARGIN + index * cell, top + MARGIN + row_index * cell)
-            sheet.paste(_enlarged(picture, scale), place)
+            sheet.paste(_enlarged(picture, scale), (MARGIN + index * cell, y + line))
     return _tensor(sheet)
 
 

@@ -18,9 +18,14 @@ DATA_DEFAULTS: dict[str, Any] = {
 MODEL_DEFAULTS: dict[str, Any] = {
     "pretrained": "google/siglip-large-patch16-256", "contrastive_weight": 1.0, "perceptual_weight": 1.0,
     "freeze_text": True, "measure_every_n_steps": 100, "guidance_scale": 3.0, "image_size": 64,
-    "channels": (24, 48, 64),
+    "channels": (24, 48, 64), "guidance_scales": (1.0, 1.25, 1.5, 2.0, 3.0, 5.0),
+    "adversarial_weight": 0.0, "freeze_vision": False,
 }  # fmt: skip
 """Likewise of the LightningModules'."""
+DISCRIMINATOR_DEFAULTS: dict[str, Any] = {
+    "num_layers": 2, "channels": 64, "start_step": 0, "adaptive": True, "r1_weight": 0.0,
+}  # fmt: skip
+"""Likewise of the discriminator's config."""
 
 
 class UnknownSizesError(Exception):

@@ -130,6 +130,7 @@ def encoder_block(tokens: int, width: int, mlp_size: int, attention: Count | Non
 def siglip(sizes: SiglipSizes) -> SiglipCount:
     """Count transformers' ``SiglipModel``."""
     P, C, length = sizes.grid**2, sizes.hidden_size, sizes.text_length
+    width = sizes.text_width
     embeddings = linear(P, 3 * sizes.patch_size**2, C) + Count(P * C)
     block = encoder_block(P, C, sizes.mlp_size)
     pooling = (
@@ -142,10 +143,10 @@ def siglip(sizes: SiglipSizes) -> SiglipCount:
         + linear(1, sizes.mlp_size, C)
     )
     text = (
-        Count(sizes.vocab_size * C + length * C)
-        + encoder_block(length, C, sizes.text_mlp_size).times(sizes.text_layers)
-        + norm(length, C)
-        + linear(1, C, C)
+        Count(sizes.vocab_size * width + length * width)
+        + encoder_block(length, width, sizes.text_mlp_size).times(sizes.text_layers)
+        + norm(length, width)
+        + linear(1, width, sizes.embed_width)
     )
     return SiglipCount(
         encoder=embeddings + block.times(sizes.num_layers - 1),

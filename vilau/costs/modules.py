@@ -4,7 +4,9 @@ Per sample (2 operations per weight and token forward, 4 backward, plus attentio
 
 * tower: 3 x (encoder + pixel decoder + LPIPS' VGG16) + search + text tower, which is frozen; with the
   contrastive loss 3 x the last block and the pooling head. The search is one pass over the codebook for
-  each depth while it learns, and one for all depths of a frozen tower;
+  each depth while it learns, and one for all depths of a frozen tower. A discriminator adds 8 passes over
+  itself, an adaptive weight 1 and one of LPIPS, R1 6, from its start step on; averages of the weights cost
+  memory alone;
 * language: 3 x (language model + output layer at text targets + projector + depth transformer at drawn
   images) + one forward pass of the frozen tower's encoder and search;
 * evaluation: a question is one forward pass over image, prompt and answer; a drawing is one over
@@ -14,11 +16,12 @@ Per sample (2 operations per weight and token forward, 4 backward, plus attentio
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from vilau.costs import counts
 from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
-from vilau.costs.parts import clip_sizes, tower_parts, unified
+from vilau.costs.parts import clip_sizes, unified
+from vilau.costs.tower import tower_work
+from vilau.costs.work import Work
 
 TEXT_TOKENS = 40
 """Text of a pair with the prompt around it."""
@@ -27,20 +30,8 @@ TURN_TOKENS = 20
 ANSWER_TOKENS = 4
 """The answer alone."""
 POPE_MODES = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """A stage's network, and what one sample costs it."""
-
-    parameters: int
-    trained: int
-    tokens: float
-    """Positions a sample takes in the network's main part."""
-    train_flops: float
-    forward_flops: float
-    kept: float = 0.0
-    buffers: int = 0
+CAPTION_PROMPTS = 1000
+"""Default of ``CaptionPrompts.num_prompts``."""
 
 
 def work_of(config: Config) -> Work:
@@ -55,44 +46,15 @@ def _clip(config: Config) -> Work:
     sizes = clip_sizes(config)
     part = counts.siglip(sizes)
     whole = part.encoder + part.pooling + part.text + part.scales
+    alignment = arguments(config, "model").get("alignment") or {}
+    unseen = 1 if alignment.get("loss") == "softmax" else 0  # the bias
     return Work(
         parameters=whole.parameters,
-        trained=whole.parameters,
+        trained=whole.parameters - unseen,
         tokens=sizes.grid**2 + sizes.text_length,
         train_flops=3 * whole.flops,
         forward_flops=part.encoder.flops + part.pooling.flops,
         kept=whole.kept,
-    )
-
-
-def _tower(config: Config) -> Work:
-    sizes, quantizer, decoder = tower_parts(config)
-    part = counts.tower(sizes, quantizer, decoder)
-    siglip = part.siglip
-    aligned = argument(config, "model", "contrastive_weight") > 0
-    frozen_text = argument(config, "model", "freeze_text")
-    perceptual = (
-        counts.perceptual(sizes.image_size)
-        if argument(config, "model", "perceptual_weight") > 0
-        else counts.NOTHING
-    )
-    trained = (
-        siglip.encoder + part.pixels + perceptual + (siglip.pooling if aligned else counts.NOTHING)
-    )
-    text = siglip.text if aligned else counts.NOTHING
-    train_flops = 3 * trained.flops + text.flops * (1 if frozen_text else 3)
-    train_flops += part.learning_search.flops
-    if class_of(config, "model").endswith("ContrastiveAblation") and aligned:
-        # Every so often one more pass forward and backward per loss.
-        train_flops *= 1 + 2 / argument(config, "model", "measure_every_n_steps")
-    return Work(
-        parameters=part.parameters + perceptual.parameters,
-        trained=part.parameters - (siglip.text.parameters if frozen_text else 0),
-        tokens=sizes.grid**2,
-        train_flops=train_flops,
-        forward_flops=siglip.encoder.flops + part.search.flops + part.pixels.flops,
-        kept=trained.kept + (0 if frozen_text else text.kept),
-        buffers=part.buffers,
     )
 
 
@@ -136,9 +98,9 @@ def _evaluation(config: Config) -> Work:
         model.document(num_positions + TEXT_TOKENS, ANSWER_TOKENS, drawn=0, image=True).flops
         + seeing
     )
-    rows = 1 if argument(config, "model", "guidance_scale") == 1.0 else 2
+    rows = _rows_per_prompt(config)
     drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, image=True)
-    draw = rows * drawing.flops + model.tower.pixels.flops
+    draw = rows * drawing.flops + _images_per_prompt(config) * model.tower.pixels.flops
     share = prompts / max(1, questions + prompts)
     return Work(
         parameters=model.parameters,
@@ -154,6 +116,22 @@ def _evaluation(config: Config) -> Work:
         * model.language.num_layers,
         buffers=model.tower.buffers,
     )
+
+
+def _scales(config: Config) -> list[float]:
+    """The guidance scales at which an evaluation draws each prompt."""
+    if class_of(config, "model").endswith("GuidanceSweep"):
+        return list(argument(config, "model", "guidance_scales"))
+    return [argument(config, "model", "guidance_scale")]
+
+
+def _rows_per_prompt(config: Config) -> int:
+    """Rows of the language model: another without the prompt wherever guidance acts."""
+    return sum(1 if scale == 1.0 else 2 for scale in _scales(config))
+
+
+def _images_per_prompt(config: Config) -> int:
+    return len(_scales(config))
 
 
 def _detector(config: Config) -> Work:
@@ -176,17 +154,21 @@ def _detector(config: Config) -> Work:
 
 MODULES: dict[str, Callable[[Config], Work]] = {
     "vilau.training.clip.ClipPretraining": _clip,
-    "vilau.training.tower.TowerTraining": _tower,
-    "vilau.training.ablations.contrastive.ContrastiveAblation": _tower,
+    "vilau.training.tower.TowerTraining": tower_work,
+    "vilau.training.ablations.contrastive.ContrastiveAblation": tower_work,
+    "vilau.training.ablations.residual_depth.ResidualDepthAblation": tower_work,
     "vilau.training.pretrain.MultimodalPretraining": _language,
     "vilau.training.finetune.SupervisedFineTuning": _language,
     "vilau.training.evaluate.Evaluation": _evaluation,
+    "vilau.training.ablations.guidance.GuidanceSweep": _evaluation,
     "vilau.training.detector.SceneDetectorTraining": _detector,
 }
 
 
 def asked(config: Config) -> tuple[int, int]:
     """Return the numbers of questions and of prompts of an evaluation, 0 for unknown data."""
+    if class_of(config, "data").endswith("CaptionPrompts"):
+        return 0, int(arguments(config, "data").get("num_prompts", CAPTION_PROMPTS))
     if not class_of(config, "data").endswith("WorldBenchmarks"):
         return 0, 0
     questions = argument(config, "data", "num_questions")

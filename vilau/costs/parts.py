@@ -19,14 +19,17 @@ from vilau.costs.config import (
     nested,
 )
 from vilau.costs.counts import Count, TowerCount
+from vilau.models.encoders.names import RANDOM, known_sizes
 from vilau.models.sizes import (
     PUBLISHED_LANGUAGES,
-    PUBLISHED_SIGLIPS,
+    SIGLIP,
     SPECIAL_TOKENS,
     WORLD_SIGLIP,
     WORLD_TOKENIZER,
     LanguageConfig,
     SiglipSizes,
+    text_for,
+    with_text,
 )
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig
 
@@ -82,14 +85,45 @@ def clip_sizes(config: Config) -> SiglipSizes:
 def tower_parts(config: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig]:
     """Return the sizes of the tower that a stage trains."""
     args = arguments(config, "model")
+    start, found = args.get("start") or {}, _checkpoint(config)
+    quantizer = filled(QuantizerConfig, args.get("quantizer"))
+    decoder = filled(DecoderConfig, args.get("decoder"))
+    if found is not None:  # what is not written is as in the checkpoint
+        quantizer = quantizer if args.get("quantizer") else found[1]
+        decoder = decoder if args.get("decoder") else found[2]
+    if start.get("initialisation") == "tower":
+        if found is None or start.get("image_size") is not None:
+            raise UnknownSizesError
+        return found[0], quantizer, decoder
+    if start.get("initialisation") == "random" and start.get("siglip"):
+        return _countable(filled(SiglipSizes, start["siglip"])), quantizer, decoder
     source = config["inputs"].get("model.pretrained")
     sizes = (
         _siglip_sizes(argument(config, "model", "pretrained"))
         if source is None
         else clip_sizes(nested(source))
     )
-    quantizer = filled(QuantizerConfig, args.get("quantizer"))
-    return sizes, quantizer, filled(DecoderConfig, args.get("decoder"))
+    return _started(sizes, start), quantizer, decoder
+
+
+def _checkpoint(config: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig] | None:
+    """Return the sizes of the tower that ``start.checkpoint`` names, or an earlier stage makes."""
+    source = config["inputs"].get("model.start.checkpoint")
+    if source is not None:
+        return tower_parts(nested(source))
+    folder = (arguments(config, "model").get("start") or {}).get("checkpoint")
+    return None if folder is None else _saved_tower(_folder_config(folder))
+
+
+def _started(sizes: SiglipSizes, start: Config) -> SiglipSizes:
+    """Return the sizes that ``StartConfig`` makes of the pretrained ones."""
+    given = filled(SiglipSizes, start["siglip"]) if start.get("siglip") else None
+    text = start.get("text")
+    if text is not None:
+        sizes = with_text(sizes, text_for(sizes, given) if text == RANDOM else _siglip_sizes(text))
+    if start.get("image_size") is not None:
+        sizes = dataclasses.replace(sizes, image_size=start["image_size"])
+    return sizes
 
 
 def unified(config: Config) -> Unified:
@@ -113,23 +147,32 @@ def unified(config: Config) -> Unified:
         if language.pretrained not in PUBLISHED_LANGUAGES:
             raise UnknownSizesError
         language = dataclasses.replace(language, **PUBLISHED_LANGUAGES[language.pretrained])
-    language = dataclasses.replace(language, vocab_size=_num_words(language.tokenizer))
+    learned = (args.get("prompt") or {}).get("null") == "learned"  # one more token
+    language = dataclasses.replace(
+        language, vocab_size=_num_words(language.tokenizer) + int(learned)
+    )
     return Unified(*tower, language, filled(HeadConfig, args.get("head")))
 
 
 def _saved_tower(saved: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig]:
     tower = saved["tower"]
     return (
-        SiglipSizes(**tower["siglip"]),
+        _countable(SiglipSizes(**tower["siglip"])),
         QuantizerConfig(**tower["quantizer"]),
         DecoderConfig(**tower["decoder"]),
     )
 
 
 def _siglip_sizes(source: str) -> SiglipSizes:
-    if source in PUBLISHED_SIGLIPS and not Path(source).exists():
-        return PUBLISHED_SIGLIPS[source]
-    return SiglipSizes(**_folder_config(source)["sizes"])
+    known = known_sizes(source)
+    return known or _countable(SiglipSizes(**_folder_config(source)["sizes"]))
+
+
+def _countable(sizes: SiglipSizes) -> SiglipSizes:
+    """Refuse timm's other ViTs, whose parts are not SigLIP's."""
+    if sizes.vision != SIGLIP:
+        raise UnknownSizesError
+    return sizes
 
 
 def _folder_config(folder: str | None) -> dict[str, Any]:

@@ -125,8 +125,9 @@ def _disk(config: Config, work: Work, is_fit: bool) -> int:
     """The product folder, and while training the checkpoints for resuming."""
     if not is_fit:
         return 0
-    product = 4 * (work.parameters + work.buffers)
-    return product + CHECKPOINTS_KEPT * (product + 8 * work.trained)
+    whole = work.parameters + work.buffers
+    product = whole if work.product is None else work.product
+    return 4 * product + CHECKPOINTS_KEPT * (4 * whole + 8 * work.trained)
 
 
 def _num_devices(devices: Any) -> int:

@@ -18,6 +18,12 @@ from filelock import FileLock
 
 from vilau.errors import DataError
 
+_FORBIDDEN = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
+    errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.EIO,
+}  # fmt: skip
+"""Errors of a disk on which a folder cannot be written, however much space there is."""
+
 
 def cache_folder() -> Path:
     """Folder of all prepared data sets: ``$VILAU_CACHE``, else ``~/.cache/vilau``."""
@@ -84,7 +90,7 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"The disk filled up while writing {folder}; nothing half-written is kept: free "
                 "space there, or choose another place (for cached sets, the variable VILAU_CACHE)."
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        if error.errno in _FORBIDDEN:
             raise DataError(
                 f"{folder} cannot be written ({error.strerror}); choose a folder you may write to "
                 "(for cached sets, set the variable VILAU_CACHE)."

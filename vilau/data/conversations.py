@@ -7,7 +7,8 @@ from os.path import isfile  # unlike Path.is_file, quiet about names that no fil
 from pathlib import Path
 from typing import Any
 
-from vilau.data.items import Item, Source, StoredFile
+from vilau.data.items import Item, Source, whole_text
+from vilau.data.stored import StoredFile
 from vilau.data.tables import jsonl_rows
 from vilau.errors import DataError
 
@@ -88,7 +89,7 @@ def _turns(name: str, turns: Any) -> tuple[str, ...]:
                 f"{name} has the turn of {role!r} at place {len(texts) + 1}; write turns of human "
                 "and gpt in turn, beginning with human."
             )
-        texts.append(text.replace(IMAGE_MARK, "").strip())
+        texts.append(whole_text(text.replace(IMAGE_MARK, "")).strip())
     if len(texts) < 2:
         raise DataError(f"{name} has no gpt turn; add the answer the model should give.")
     return tuple(texts[: len(texts) // 2 * 2])

@@ -16,13 +16,17 @@ from vilau.data.zero_shot import ZeroShotBatches
 class ImageTextPairs(StreamedDataModule):
     """Pairs for training, pairs and labelled images for validation.
 
+    A training image is scaled, cropped and perhaps mirrored as (seed, epoch, index) decide; a validation
+    image is always scaled by its short side and cropped in the centre.
+
     ``val_dataloader`` gives two loaders, of ``ImageTextBatch`` and of ``LabelledImageBatch`` (one
     when ``zero_shot`` is None).
 
     Args:
         path: ``world`` for drawn scenes; else a folder of images with captions, a table
-            (csv, tsv, jsonl, parquet) of paths and captions, WebDataset tars, or shards written by
-            ``vilau data prepare``. What is not shards yet is prepared into the cache.
+            (csv, tsv, jsonl, parquet) of images and captions, WebDataset tars, what img2dataset
+            wrote, or shards written by ``vilau data prepare``. What is not shards yet is prepared
+            into the cache.
         image_size: side of the images in pixels.
         global_batch_size: images per optimizer step over all devices.
         world: which drawn scenes, where ``path`` is ``world``.
@@ -32,12 +36,15 @@ class ImageTextPairs(StreamedDataModule):
         validation_share: that share.
         num_val_samples: at most so many validation pairs.
         zero_shot: ``auto``: the world's 64 classes for drawn scenes, nothing for other data; a
-            folder with one folder of images per class; or None for no zero-shot set.
+            folder with one folder of images per class, as ImageNet's, or shards that ``vilau data
+            prepare --classes`` made of one; or None for no zero-shot set.
         zero_shot_per_class: images per class of the drawn zero-shot set.
         random_crop: crop training images anywhere, not in the centre (never drawn scenes).
         random_flip: mirror half of the training images (never drawn scenes: captions say "left").
         num_workers: loader processes per device; batches do not depend on it.
         seed: with the epoch, decides order, captions and crops.
+        resize: scale the short side of training images to so many pixels before the square of
+            ``image_size`` is cut out; None: to ``image_size`` (never drawn scenes).
 
     Raises:
         ConfigError: a setting makes no sense.
@@ -60,6 +67,7 @@ class ImageTextPairs(StreamedDataModule):
         random_flip: bool = False,
         num_workers: int = 0,
         seed: int = 0,
+        resize: int | None = None,
     ) -> None:
         super().__init__(
             image_size=image_size,
@@ -74,7 +82,11 @@ class ImageTextPairs(StreamedDataModule):
         self.zero_shot, self.zero_shot_per_class = zero_shot, zero_shot_per_class
         drawn = path == WORLD_PATH
         self._train_transform = ImageTransform(
-            image_size, random_crop and not drawn, random_flip and not drawn, draft=True
+            image_size,
+            random_crop and not drawn,
+            random_flip and not drawn,
+            draft=True,
+            resize=None if drawn else resize,
         )
 
     def setup(self, stage: str | None = None) -> None:

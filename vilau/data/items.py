@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from vilau.data.images import UnreadableImageError, encode_image, encode_png, storable
-from vilau.data.shards import ShardSet
+from vilau.data.stored import Stored
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff",
@@ -17,95 +18,12 @@ IMAGE_SUFFIXES = (
 )  # fmt: skip
 """Files taken for images. What Pillow cannot decode among them is listed as unreadable."""
 IMAGE_FIELDS = ("file_name", "image", "image_path", "filepath", "path", "filename", "file", "img")
+ENCODED_FIELDS = ("jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes")
+"""Columns that hold encoded images, never paths; img2dataset names one after the encoding."""
+URL_FIELDS = ("url", "image_url", "img_url")
 TEXT_FIELDS = ("text", "caption", "captions", "texts", "title", "prompt", "description")
-
-
-class Stored(Protocol):
-    """A place that holds an encoded image. Small, and fit to be sent to a worker process."""
-
-    def read(self) -> bytes:
-        """Return the bytes; raises ``OSError`` or ``UnreadableImageError``."""
-        ...
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    """A file of its own."""
-
-    path: str
-
-    def read(self) -> bytes:
-        """Return the bytes."""
-        return Path(self.path).read_bytes()
-
-
-@dataclass(frozen=True)
-class StoredInTar:
-    """A member of an uncompressed tar file."""
-
-    path: str
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """Return the bytes."""
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
-            return file.read(self.size)
-
-
-@dataclass(frozen=True)
-class StoredInShards:
-    """A sample of a set that this kit wrote."""
-
-    folder: str
-    index: int
-
-    def read(self) -> bytes:
-        """Return the bytes."""
-        return _shards(self.folder).read([self.index])[0].image
-
-
-@dataclass(frozen=True)
-class StoredByLitdata:
-    """A field of a sample that litdata wrote for somebody else."""
-
-    folder: str
-    index: int
-    field: str
-
-    def read(self) -> bytes:
-        """Return the bytes; images that are stored as pixels become PNG."""
-        return _as_bytes(litdata_reader(self.folder)[self.index][self.field])
-
-
-@lru_cache(maxsize=8)
-def _shards(folder: str) -> ShardSet:
-    return ShardSet(folder)
-
-
-@lru_cache(maxsize=8)
-def litdata_reader(folder: str) -> Any:
-    """Open a litdata folder for reading by index."""
-    # Imported here: only foreign litdata folders need the reader and all it brings along.
-    from litdata import StreamingDataset
-
-    return StreamingDataset(folder, shuffle=False)
-
-
-def _as_bytes(value: Any) -> bytes:
-    """Encoded bytes of an image that litdata gave back as bytes, Pillow image or pixels."""
-    if isinstance(value, bytes | bytearray | memoryview):
-        return bytes(value)
-    if hasattr(value, "convert"):
-        return encode_image(value.convert("RGB"))
-    pixels = value.numpy() if hasattr(value, "numpy") else value
-    if getattr(pixels, "ndim", 0) == 3 and str(pixels.dtype) == "uint8":
-        # litdata gives JPEGs back channels first.
-        pixels = pixels.transpose(1, 2, 0) if pixels.shape[0] == 3 else pixels
-        if pixels.shape[2] == 3:
-            return encode_png(pixels)
-    raise UnreadableImageError(f"the field holds {type(value).__name__}, not an image")
+_CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -115,24 +33,25 @@ class Item:
     name: str
     """How a person finds it: path, or path and line or member."""
     texts: tuple[str, ...]
+    """Captions, or the turns of a conversation; empty where the caption is."""
     image: Stored | None
     """None: a text-only conversation."""
     scene: str = ""
+    columns: Mapping[str, Any] | None = field(default=None, compare=False)
+    """Other columns of its row, where a filter asks for them."""
 
 
-def read_image(item: Item, *, image_size: int | None) -> tuple[bytes, str]:
-    """Bytes to store for an item and "", or nothing and the reason why it cannot be read."""
-    if item.image is None:
-        return b"", ""
-    try:
-        return storable(item.image.read(), image_size=image_size), ""
-    except (UnreadableImageError, OSError) as error:
-        return b"", str(error)
+class Unit(Protocol):
+    """A piece of a source that one process lists. Small, and fit to be sent to a worker process."""
+
+    def listed(self, columns: Sequence[str]) -> Source:
+        """Return what the piece holds, items with those of the named ``columns`` that they have."""
+        ...
 
 
 @dataclass
 class Source:
-    """All that was found at a path."""
+    """All that was found at a path: items listed already, and pieces that are still to be listed."""
 
     title: str
     """One line for people: what form, which columns were used."""
@@ -143,6 +62,20 @@ class Source:
     """Images without a caption and captions without their image: name and what is missing."""
     files: list[Path] = field(default_factory=list)
     """Files whose size and time decide whether a prepared copy is still good."""
+    units: list[Unit] = field(default_factory=list)
+    """Pieces beyond ``items``."""
+
+    def state(self) -> str:
+        """Hash of the path, size and time of every file, and of the title."""
+        digest = hashlib.sha256(os.fsencode(self.title))
+        for file in self.files:
+            try:
+                found = os.stat(file)
+            except OSError:
+                continue
+            where = os.path.abspath(file)
+            digest.update(os.fsencode(f"{where}\n{found.st_size} {found.st_mtime_ns}\n"))
+        return digest.hexdigest()
 
 
 def first_field(names: Sequence[str], wanted: Sequence[str]) -> str | None:
@@ -152,7 +85,19 @@ def first_field(names: Sequence[str], wanted: Sequence[str]) -> str | None:
 
 
 def clean_texts(value: Any) -> tuple[str, ...]:
-    """Captions in a field: a string or a list of strings, white space collapsed, empty ones gone."""
+    """Captions in a field: a string or a list of strings, each cleaned, empty ones gone."""
     values = value if isinstance(value, list | tuple) else [value]
-    texts = (" ".join(text.split()) for text in values if isinstance(text, str))
+    texts = (clean_text(text) for text in values if isinstance(text, str))
     return tuple(text for text in texts if text)
+
+
+def clean_text(text: str) -> str:
+    """Collapse white space in a ``whole_text``. All else stays, in any script and at any length: what
+    is too long for a text encoder, its tokenizer cuts."""
+    return " ".join(whole_text(text).split())
+
+
+def whole_text(text: str) -> str:
+    """Turn NUL and other control characters into spaces, and halves of surrogate pairs, which JSON can
+    hold and UTF-8 cannot, into U+FFFD."""
+    return _CONTROL.sub(" ", _SURROGATE.sub("\ufffd", text))

@@ -2,105 +2,97 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import shutil
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from vilau.data.cache import cache_folder, disk_errors, short_hash, written_once
-from vilau.data.folders import class_source
-from vilau.data.items import Item, Source, read_image
-from vilau.data.progress import progress
-from vilau.data.shards import MANIFEST, Record, ShardSet, ShardWriter, check_kind
-from vilau.data.sources import CONVERSATIONS, PAIRS, find_source
-from vilau.errors import ConfigError, DataError
+from vilau.data.chunks import write_index
+from vilau.data.class_folders import class_source
+from vilau.data.items import Source
+from vilau.data.listing import SKIPPED, Listing, list_source, skipped_line
+from vilau.data.options import MAX_UNREADABLE, Options
+from vilau.data.parts import PartCounts, being_read, clear_places, write_part
+from vilau.data.progress import Bar
+from vilau.data.report import Prepared, spec_of
+from vilau.data.shards import (
+    MANIFEST,
+    UNREADABLE,
+    Chunk,
+    ShardSet,
+    check_kind,
+    refuse_existing,
+    write_manifest,
+)
+from vilau.data.sources import CLASSES, CONVERSATIONS, PAIRS, find_source
+from vilau.data.workers import Crew, WorkerLostError, usable_cores
+from vilau.data.workplace import Workplace, workplace_of
+from vilau.errors import DataError, VilauError
 
-UNREADABLE = "unreadable.txt"
-MAX_UNREADABLE = 0.05
-"""Share of unreadable samples up to which the rest is used."""
-_BLOCK = 2048
-"""Items handed to worker processes at a time, so that a list of millions is not queued at once."""
-
-__all__ = ["CONVERSATIONS", "MAX_UNREADABLE", "PAIRS", "Options", "Prepared", "prepare", "user_set"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How data are prepared.
-
-    Args:
-        image_size: shrink images whose short side is larger to so many pixels, stored as PNG;
-            None: keep them as they are.
-        max_unreadable: refuse when more than this share of the samples cannot be read.
-        allow_unpaired: skip and list images without caption and captions without image; else any
-            such file is an error.
-        workers: processes that decode; 0: this one.
-        seed: order in which samples are written.
-    """
-
-    image_size: int | None = None
-    max_unreadable: float = MAX_UNREADABLE
-    allow_unpaired: bool = False
-    workers: int = 0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What came of it."""
-
-    folder: Path
-    title: str
-    count: int
-    unreadable: list[tuple[str, str]]
-    unpaired: list[tuple[str, str]]
-
-    def summary(self) -> str:
-        """A few lines for people."""
-        lines = [f"{self.count} samples from {self.title}", f"written to {self.folder}"]
-        for what, found in (("unreadable", self.unreadable), ("unpaired", self.unpaired)):
-            if found:
-                listed = self.folder / UNREADABLE
-                lines.append(f"{len(found)} {what}, skipped and listed in {listed}")
-        return "\n".join(lines)
+__all__ = [
+    "CLASSES", "CONVERSATIONS", "MAX_UNREADABLE", "PAIRS", "UNREADABLE", "Options", "Prepared",
+    "describe", "prepare", "unfinished", "user_set",
+]  # fmt: skip
 
 
 def prepare(source: Source, folder: Path, options: Options, *, kind: str = PAIRS) -> Prepared:
     """Write the samples of ``source`` to shards in ``folder``, shuffled.
+
+    The result depends on source and settings alone, not on the number of workers or on how often the
+    work was interrupted: what was finished is found again in ``.<folder>.preparing-<mark>`` beside
+    the folder. A folder that holds the result already is left as it is.
 
     Skipped samples are listed in ``folder/unreadable.txt``; when the work is refused, in
     ``<folder>.unreadable.txt`` beside it.
 
     Raises:
         ConfigError: an option makes no sense.
-        DataError: nothing or too little can be read, files lack their partner, ``folder`` exists
-            or cannot be written, or the disk is full.
+        DataError: nothing or too little can be read, files lack their partner, ``folder`` was made
+            of something else or cannot be written, or the disk is full.
     """
-    _check(options)
-    _check_unpaired(source, options)
-    items = list(source.items)
-    random.Random(options.seed).shuffle(items)
-    unreadable = list(source.unreadable)
-    spec = {"image_size": options.image_size, "seed": options.seed}
-    writer = ShardWriter(folder, kind=kind, source=source.title, spec=spec)
-    with writer:
-        encoded = _encoded(items, options)
-        for item, (data, reason) in progress(encoded, len(items), f"preparing {source.title}"):
-            if reason:
-                unreadable.append((item.name, reason))
-            else:
-                writer.add(Record(data, item.texts, item.scene))
-        _check_unreadable(folder, unreadable, len(items) + len(source.unreadable), options)
-        spec |= {"unreadable": len(unreadable), "unpaired": len(source.unpaired)}
-        if unreadable or source.unpaired:
-            writer.extra_files[UNREADABLE] = _listing(unreadable + source.unpaired)
-    return Prepared(folder, source.title, writer.count, unreadable, source.unpaired)
+    options.check(kind=kind)
+    mark = options.mark(source, kind)
+    if folder.exists():
+        return _done_before(folder, source, mark)
+    workers = usable_cores() if options.workers is None else options.workers
+    with Workplace(folder, mark) as work, Crew(workers) as crew:
+        try:
+            listing = list_source(source, work, options.filters, crew)
+            _check_listing(listing, source, options)
+            chunks, counts = _write_parts(listing, work, options, crew)
+        except WorkerLostError as error:
+            raise _lost(work) from error
+        _check_left(listing, counts, source)
+        spec = spec_of(listing.counts, counts, filters=options.filters.names) | {"made_from": mark}
+        spec = {"image_size": options.image_size, "seed": options.seed, **spec}
+        with disk_errors(folder):
+            _write_skipped(work.set / UNREADABLE, work, counts)
+            write_index(work.set, chunks, chunk_bytes=options.chunk_bytes, mark=mark)
+            write_manifest(work.set, kind=kind, chunks=chunks, source=source.title, spec=spec)
+        refuse_existing(folder)
+        work.deliver()
+    return Prepared(folder, source.title, counts.count, spec)
+
+
+def _done_before(folder: Path, source: Source, mark: str) -> Prepared:
+    if not (folder / MANIFEST).exists():
+        refuse_existing(folder)
+    manifest = ShardSet(folder).manifest
+    if manifest.spec.get("made_from") != mark:
+        raise DataError(
+            f"{folder} already exists and was made from another source, another state of it or with other "
+            f"settings ({manifest.source}); delete it or name another folder."
+        )
+    return Prepared(folder, source.title, manifest.count, manifest.spec, already=True)
+
+
+def unfinished(source: Source, folder: Path, options: Options, *, kind: str = PAIRS) -> Path | None:
+    """Where the finished pieces of an interrupted preparation lie, if there are any."""
+    place = workplace_of(folder, options.mark(source, kind))
+    return place if place.exists() else None
 
 
 def user_set(path: str, *, kind: str = PAIRS, image_folder: str | None = None) -> ShardSet:
@@ -120,91 +112,141 @@ def user_set(path: str, *, kind: str = PAIRS, image_folder: str | None = None) -
 
 
 def class_folder_set(path: str) -> ShardSet:
-    """Prepare class folders (see ``class_source``) into the cache and open them."""
-    return ShardSet(_cached(path, "classes", lambda: class_source(Path(path).expanduser())))
+    """Open shards of classes, or prepare class folders (see ``class_source``) into the cache."""
+    place = Path(path).expanduser()
+    if not (place / MANIFEST).exists():
+        place = _cached(path, CLASSES, lambda: class_source(Path(path).expanduser()))
+    shards = ShardSet(place)
+    check_kind(shards, CLASSES)
+    return shards
 
 
 def _cached(path: str, kind: str, find: Callable[[], Source]) -> Path:
     source = find()
-    state = [(str(f), f.stat().st_size, f.stat().st_mtime_ns) for f in source.files if f.exists()]
-    key = short_hash([str(Path(path).expanduser().resolve()), kind, source.title, state])
+    key = short_hash([str(Path(path).expanduser().resolve()), kind, source.state()])
     folder = cache_folder() / f"data-{kind}-{key}"
-    write = partial(prepare, source, folder, Options(), kind=kind)
+
+    def write() -> None:
+        try:
+            prepare(source, folder, Options(), kind=kind)
+        except VilauError:
+            # Nobody would find it again once the data are mended.
+            shutil.rmtree(workplace_of(folder, Options().mark(source, kind)), ignore_errors=True)
+            raise
+
     return written_once(folder, write, marker=MANIFEST)
 
 
-# ------------------------------------------------------------------ reading
+# ------------------------------------------------------------------ writing
 
 
-def _encoded(items: Sequence[Item], options: Options) -> Iterator[tuple[Item, tuple[bytes, str]]]:
-    """Yield each item with its bytes, or with the reason why there are none."""
-    read = partial(read_image, image_size=options.image_size)
-    if options.workers == 0:
-        yield from ((item, read(item)) for item in items)
-        return
-    try:
-        # Spawned, not forked: torch's threads do not survive a fork.
-        with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-            for start in range(0, len(items), _BLOCK):
-                block = items[start : start + _BLOCK]
-                yield from zip(block, pool.map(read, block, chunksize=16), strict=True)
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A worker process ended without a word, as one does when memory runs out or a decoder "
-            "crashes; run again with --workers 0 to see at which image."
-        ) from error
+def _write_parts(
+    listing: Listing, work: Workplace, options: Options, crew: Crew
+) -> tuple[list[Chunk], PartCounts]:
+    """Write the parts that are not finished, then gather all; refuses early when too much is broken."""
+    parts = listing.parts(seed=options.seed, samples=options.part_samples)
+    clear_places(work)
+    counts = PartCounts()
+    finished = {n for n in work.finished(work.parts) if _intact(work, n)}
+    for number in sorted(finished):
+        counts.add(work.record(work.parts, number))
+    _check_unreadable(listing, counts, work, options)
+    jobs = [(number, part) for number, part in enumerate(parts) if number not in finished]
+    done = sum(len(parts[number]) for number in finished)
+    write = partial(write_part, work.folder, work.path, options.part_settings)
+    title = f"preparing {work.folder.name}"
+    with Bar(title, total=listing.counts.items, done=done) as bar:
+        for number, samples in crew.run(write, jobs):
+            bar.add(samples)
+            counts.add(work.record(work.parts, number))
+            _check_unreadable(listing, counts, work, options)
+    records = (work.record(work.parts, number) for number in range(len(parts)))
+    return [Chunk(**chunk) for record in records for chunk in record["chunks"]], counts
+
+
+def _intact(work: Workplace, number: int) -> bool:
+    """Whether the chunks of a finished part have their sizes."""
+    for chunk in work.record(work.parts, number)["chunks"]:
+        path = work.set / chunk["file"]
+        if not path.exists() or path.stat().st_size != chunk["bytes"]:
+            return False
+    return True
+
+
+def _write_skipped(path: Path, work: Workplace, counts: PartCounts) -> None:
+    """Write the list of what was skipped, if anything was."""
+    with path.open("wb") as file:
+        for number in sorted(work.finished(work.parts)):
+            for entry in work.record(work.parts, number)["unreadable"]:
+                file.write(skipped_line(*entry))
+        file.write((work.path / SKIPPED).read_bytes())
+    if path.stat().st_size == 0:
+        path.unlink()
+
+
+def _lost(work: Workplace) -> DataError:
+    at = being_read(work)
+    where = f", at one of {', '.join(at[:8])}" if at else ""
+    return DataError(
+        f"A worker process ended without a word{where}, as one does when memory runs out or a decoder "
+        "crashes; what was finished is kept: run again with fewer --workers, or take the file away."
+    )
 
 
 # ------------------------------------------------------------------ refusing
 
 
-def _check(options: Options) -> None:
-    if options.image_size is not None and options.image_size < 1:
-        raise ConfigError(f"image size is {options.image_size}; write a number of pixels.")
-    if not 0.0 <= options.max_unreadable <= 1.0:
-        raise ConfigError(
-            f"max unreadable is {options.max_unreadable}; write a share from 0 to 1, e.g. 0.05."
-        )
-    if options.workers < 0:
-        raise ConfigError(f"workers is {options.workers}; write 0 or a number of processes.")
-
-
-def _check_unpaired(source: Source, options: Options) -> None:
-    if source.unpaired and not options.allow_unpaired:
-        name, reason = source.unpaired[0]
-        more = f" (and {len(source.unpaired) - 1} more)" if len(source.unpaired) > 1 else ""
+def _check_listing(listing: Listing, source: Source, options: Options) -> None:
+    counts = listing.counts
+    missing = counts.unpaired + counts.empty
+    if missing and counts.first_unpaired and not options.allow_unpaired:
+        name, reason = counts.first_unpaired
+        more = f" (and {missing - 1} more)" if missing > 1 else ""
         raise DataError(
             f"{name}: {reason}{more}; complete the pair, delete the file, or run `vilau data "
             "prepare SRC DST --allow-unpaired` to skip and list such files."
         )
-    if not source.items and not source.unreadable:
+    for column in options.filters.columns:
+        if counts.listed and not counts.columns_seen.get(column):
+            raise DataError(
+                f"No sample of {source.title} has a value in the column {column}, which --where names; "
+                "write a column of its table, or of the .json beside its images."
+            )
+    if not counts.items and not counts.unreadable and not counts.filtered:
         raise DataError(f"No image with a caption was found in {source.title}; add some.")
 
 
+def _check_left(listing: Listing, counts: PartCounts, source: Source) -> None:
+    if not counts.count:
+        taken = spec_of(listing.counts, counts, filters=())["left_out"]
+        told = ", ".join(f"{number} by {name}" for name, number in taken.items())
+        raise DataError(
+            f"The filters leave nothing of {source.title} ({told}); ask less of the samples."
+        )
+
+
 def _check_unreadable(
-    folder: Path, unreadable: list[tuple[str, str]], total: int, options: Options
+    listing: Listing, counts: PartCounts, work: Workplace, options: Options
 ) -> None:
-    share = len(unreadable) / total
-    if not unreadable or (share <= options.max_unreadable and len(unreadable) < total):
+    """Refuse when more cannot be read than allowed, of all samples whose image is to be read."""
+    unreadable = listing.counts.unreadable + counts.unreadable
+    total = listing.counts.items + listing.counts.unreadable
+    if not unreadable or (unreadable / total <= options.max_unreadable and unreadable < total):
         return
-    listed = Path(f"{folder}.{UNREADABLE}")
-    with suppress(DataError), disk_errors(folder):
-        listed.write_text(_listing(unreadable))
-    name, reason = unreadable[0]
-    if len(unreadable) == total:
+    listed = Path(f"{work.folder}.{UNREADABLE}")
+    with suppress(DataError), disk_errors(work.folder):
+        _write_skipped(listed, work, counts)
+    name, reason = listing.counts.first_unreadable or counts.first_unreadable or ("", "")
+    if unreadable == total:
         raise DataError(
             f"None of the {total} samples can be read, first {name} ({reason}); all are listed in "
             f"{listed}: give files that are images."
         )
     raise DataError(
-        f"{len(unreadable)} of {total} samples ({share:.1%}) cannot be read, more than the allowed "
-        f"{options.max_unreadable:.1%}, first {name} ({reason}); all are listed in {listed}: mend "
-        "them, or raise --max-unreadable."
+        f"{unreadable} of {total} samples ({unreadable / total:.1%}) cannot be read, more than the "
+        f"allowed {options.max_unreadable:.1%}, first {name} ({reason}); all are listed in {listed}: "
+        "mend them, or raise --max-unreadable."
     )
-
-
-def _listing(found: Sequence[tuple[str, str]]) -> str:
-    return "".join(f"{name}\t{reason}\n" for name, reason in found)
 
 
 def describe(shards: ShardSet) -> dict[str, Any]:

@@ -14,9 +14,8 @@ import json
 import mmap
 import os
 import shutil
-import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,10 +25,12 @@ from typing import Any, Self
 import numpy as np
 
 from vilau.data.cache import disk_errors, temporary_folder
+from vilau.data.chunks import INDEX, Chunk, Head, Record, head_at, record_at
 from vilau.errors import DataError
 
 MANIFEST = "manifest.json"
-INDEX = "index.json"
+UNREADABLE = "unreadable.txt"
+"""Lists what was skipped when a set was prepared: name, tab, reason."""
 FORMAT_VERSION = 1
 CHUNK_BYTES = 4 << 20
 """Small chunks: a batch drawn at random touches several, and a short set still has a few."""
@@ -37,29 +38,6 @@ CHUNK_BYTES = 4 << 20
 
 MAX_MAPS = 512
 """Chunks kept mapped at a time: more than a shuffling window, far less than systems allow."""
-_NUMBER, _OFFSETS, _SIZES = struct.Struct("<I"), struct.Struct("<2I"), struct.Struct("<3I")
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One stored sample."""
-
-    image: bytes
-    """Encoded PNG or JPEG; empty for a text-only sample."""
-    texts: tuple[str, ...]
-    """Captions, or the turns of a conversation (question, answer, question, ...)."""
-    scene: str = ""
-    """Scene of the drawn world as JSON; empty for other data."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """One file of a set."""
-
-    file: str
-    count: int
-    bytes: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -67,7 +45,7 @@ class Manifest:
     """What a set holds and where it came from."""
 
     kind: str
-    """``image_text`` or ``instructions``."""
+    """``image_text``, ``instructions`` or ``classes``."""
     count: int
     chunks: tuple[Chunk, ...]
     source: str
@@ -138,7 +116,6 @@ class ShardWriter:
         self.folder, self.kind, self.source, self.spec = folder, kind, source, spec
         self.chunk_bytes = chunk_bytes
         self.count = 0
-        self.extra_files: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         refuse_existing(self.folder)
@@ -174,19 +151,26 @@ class ShardWriter:
     def _finish(self) -> None:
         self._writer.done()
         self._writer.merge()
-        manifest = Manifest(
-            kind=self.kind,
-            count=self.count,
-            chunks=_chunks_of(self._temporary),
-            source=self.source,
-            spec=self.spec,
-            versions={"litdata": version("litdata"), "vilau": version("vilau")},
+        chunks = _chunks_of(self._temporary)
+        write_manifest(
+            self._temporary, kind=self.kind, chunks=chunks, source=self.source, spec=self.spec
         )
-        for name, text in self.extra_files.items():
-            (self._temporary / name).write_text(text)
-        # The manifest comes last and is the mark of a finished folder.
-        (self._temporary / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
         os.replace(self._temporary, self.folder)
+
+
+def write_manifest(
+    folder: Path, *, kind: str, chunks: Sequence[Chunk], source: str, spec: dict[str, Any]
+) -> None:
+    """Write the manifest: it comes last and is the mark of a finished folder."""
+    manifest = Manifest(
+        kind=kind,
+        count=sum(chunk.count for chunk in chunks),
+        chunks=tuple(chunks),
+        source=source,
+        spec=spec,
+        versions={"litdata": version("litdata"), "vilau": version("vilau")},
+    )
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
 
 
 def refuse_existing(folder: Path) -> None:
@@ -226,9 +210,15 @@ class ShardSet:
         """Return the samples at ``indices``, in that order."""
         chunks = np.searchsorted(self._ends, indices, side="right")
         return [
-            _record_at(self._map(chunk), int(index - self._ends[chunk]))
+            record_at(self._map(chunk), int(index - self._ends[chunk]))
             for index, chunk in zip(indices, chunks.tolist(), strict=True)
         ]
+
+    def heads(self) -> Iterator[Head]:
+        """Yield what is known of every sample beside its image, in index order."""
+        for chunk, size in enumerate(self.chunk_sizes):
+            content = self._map(chunk)
+            yield from (head_at(content, index) for index in range(size))
 
     def verify(self) -> None:
         """Compare every chunk with its SHA-256 sum; raises ``DataError`` if one differs."""
@@ -268,24 +258,6 @@ def check_kind(shards: ShardSet, kind: str) -> None:
             f"{shards.folder} holds samples of kind {found} where {kind} is needed; give data of "
             "that kind."
         )
-
-
-def _record_at(chunk: mmap.mmap, index: int) -> Record:
-    """Read sample ``index`` (negative: from the end) of a litdata chunk.
-
-    A chunk is ``uint32 n``, ``uint32 offsets[n + 1]``, then the samples; a sample is the
-    ``uint32`` sizes of its fields, then the fields.
-    """
-    (count,) = _NUMBER.unpack_from(chunk, 0)
-    start, end = _OFFSETS.unpack_from(chunk, 4 + 4 * (index % count))
-    sizes = _SIZES.unpack_from(chunk, start)
-    texts_at = start + _SIZES.size + sizes[0]
-    scene_at = texts_at + sizes[1]
-    return Record(
-        image=chunk[start + _SIZES.size : texts_at],
-        texts=tuple(json.loads(chunk[texts_at:scene_at])),
-        scene=chunk[scene_at:end].decode(),
-    )
 
 
 def _chunks_of(folder: Path) -> tuple[Chunk, ...]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
+from vilau.data.class_folders import captioned_class_source, class_source
 from vilau.data.conversations import conversation_source
 from vilau.data.folders import folder_source
 from vilau.data.items import (
@@ -12,14 +14,14 @@ from vilau.data.items import (
     TEXT_FIELDS,
     Item,
     Source,
-    StoredByLitdata,
-    StoredInShards,
     clean_texts,
     first_field,
-    litdata_reader,
 )
+from vilau.data.parquet import PARQUET
 from vilau.data.shards import INDEX, MANIFEST, ShardSet, check_kind
-from vilau.data.tables import TABLE_SUFFIXES, table_source
+from vilau.data.side import is_side_file
+from vilau.data.stored import StoredByLitdata, StoredInShards, litdata_reader
+from vilau.data.tables import TABLE_SUFFIXES, parquet_source, table_source
 from vilau.data.tars import expand, tar_source
 from vilau.errors import DataError
 
@@ -27,14 +29,16 @@ PAIRS = "image_text"
 """Images with captions."""
 CONVERSATIONS = "instructions"
 """Questions and answers, about an image or none."""
+CLASSES = "classes"
+"""Images in one folder per class; the texts are the class's name and folder."""
 
 
 def find_source(path: str, *, kind: str = PAIRS, image_folder: str | None = None) -> Source:
-    """Look at ``path`` and list what it holds.
+    """Look at ``path`` and list what it holds, or the pieces in which it can be listed.
 
     Args:
-        path: a folder, a file, or a pattern of tar files.
-        kind: ``PAIRS`` or ``CONVERSATIONS``.
+        path: a folder, a file, or a pattern of tar or parquet files.
+        kind: ``PAIRS``, ``CONVERSATIONS`` or ``CLASSES``.
         image_folder: where the image paths of a table or a conversation file begin.
 
     Raises:
@@ -49,19 +53,30 @@ def find_source(path: str, *, kind: str = PAIRS, image_folder: str | None = None
 
 
 def _found(path: str, kind: str, image_folder: str | None) -> Source:
-    place = Path(path).expanduser()
+    place = Path(os.path.abspath(Path(path).expanduser()))
     folder = Path(image_folder).expanduser() if image_folder else None
     if folder is not None and not folder.is_dir():
         raise DataError(f"image folder {folder} does not exist; write the folder of the images.")
     if any(mark in path for mark in "{*?") and not place.exists():
-        return tar_source(expand(str(place)))
+        return _pattern(str(place), kind)
     if not place.exists():
         raise DataError(
             f"{place} does not exist; write the path of a folder or file of images with captions."
         )
+    if kind == CLASSES and not (place / MANIFEST).exists():
+        return class_source(place, key="the data path")
     if place.is_dir():
         return _folder(place, kind, folder)
     return _file(place, kind, folder)
+
+
+def _pattern(pattern: str, kind: str) -> Source:
+    if kind != PAIRS:
+        raise DataError(f"{pattern} is a pattern, but a path is needed; give one file or folder.")
+    paths = expand(pattern)
+    if all(path.suffix.lower() == PARQUET for path in paths):
+        return parquet_source(paths)
+    return tar_source(paths)
 
 
 def _folder(place: Path, kind: str, image_folder: Path | None) -> Source:
@@ -75,7 +90,14 @@ def _folder(place: Path, kind: str, image_folder: Path | None) -> Source:
         if (place / f"metadata{suffix}").exists():
             return table_source(place / f"metadata{suffix}", image_folder)
     tars = sorted(place.glob("*.tar"))
-    return tar_source(tars) if tars else folder_source(place)
+    if tars:
+        return tar_source(tars)
+    # The hub lays the tables of a data set in folder `data`; img2dataset writes some that hold no images.
+    for folder in (place, place / "data"):
+        tables = [path for path in sorted(folder.glob(f"*{PARQUET}")) if not is_side_file(path)]
+        if tables:
+            return parquet_source(tables)
+    return captioned_class_source(place) or folder_source(place)
 
 
 def _file(place: Path, kind: str, image_folder: Path | None) -> Source:
@@ -97,10 +119,9 @@ def _shard_source(place: Path, kind: str) -> Source:
     shards = ShardSet(place)
     check_kind(shards, kind)
     source = Source(f"shards in {place}", files=[place / MANIFEST])
-    for index in range(len(shards)):
-        (record,) = shards.read([index])
-        stored = StoredInShards(str(place), index) if record.image else None
-        source.items.append(Item(f"{place} sample {index}", record.texts, stored, record.scene))
+    for index, head in enumerate(shards.heads()):
+        stored = StoredInShards(str(place), index) if head.has_image else None
+        source.items.append(Item(f"{place} sample {index}", head.texts, stored, head.scene))
     return source
 
 
@@ -132,10 +153,7 @@ def _litdata_source(place: Path) -> Source:
         files=[place / INDEX],
     )
     for index in range(len(reader)):
-        name, texts = f"{place} sample {index}", clean_texts(reader[index][text_field])
-        if texts:
-            stored = StoredByLitdata(str(place), index, image_field)
-            source.items.append(Item(name, texts, stored))
-        else:
-            source.unpaired.append((name, "its caption is empty"))
+        texts = clean_texts(reader[index][text_field])
+        stored = StoredByLitdata(str(place), index, image_field)
+        source.items.append(Item(f"{place} sample {index}", texts, stored))
     return source

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from vilau.errors import CheckpointError, ConfigError
+from vilau.types import Movable
 
 WINDOW_CHUNKS = 64
 """Chunks shuffled together: 256 MB of encoded samples at the writer's chunk size."""
@@ -135,7 +137,8 @@ class TrainLoader:
         while True:
             if self._position >= self._epoch_size:
                 self._epoch, self._position = self._epoch + 1, 0
-            for batch in _built(self._make_batch, self._plans(), self._num_workers):
+            batches = _built(self._make_batch, self._plans(), self._num_workers)
+            for batch in self._joined(batches):
                 # Counted before handing out: Lightning saves the state while the step runs and
                 # never asks for the one `next` that would end this loop.
                 self._position += self._micro_size
@@ -173,6 +176,22 @@ class TrainLoader:
             "seed": self._order.seed,
             "global_batch_size": self._global_batch_size,
         }
+
+    def _joined(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """Tell batches that are accumulated which step they are part of; they are built before its first part."""
+        if self._devices.accumulate == 1:
+            yield from batches
+            return
+        # After a resume inside a step what is left of it is a step of fewer parts.
+        missing = (
+            self._devices.accumulate - self._position // self._micro_size % self._devices.accumulate
+        )
+        while parts := list(islice(batches, missing)):
+            for number, part in enumerate(parts):
+                if isinstance(part, Movable):
+                    part.join_step(number, parts)
+            yield from parts
+            missing = self._devices.accumulate
 
     def _plans(self) -> list[tuple[int, np.ndarray]]:
         order = self._order.indices(self._epoch)

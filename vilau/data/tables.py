@@ -1,26 +1,33 @@
-"""Tables of image paths and captions: csv, tsv, jsonl, parquet."""
+"""Tables of images and captions: csv, tsv, jsonl and parquet of paths, parquet with images inside."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from os.path import isfile  # unlike Path.is_file, quiet about names that no file can have
 from pathlib import Path
 from typing import Any
 
 from vilau.data.items import (
+    ENCODED_FIELDS,
     IMAGE_FIELDS,
     TEXT_FIELDS,
+    URL_FIELDS,
     Item,
     Source,
-    StoredFile,
     clean_texts,
     first_field,
 )
+from vilau.data.parquet import PARQUET, column_types, holds_images, open_parquet, read_columns
+from vilau.data.stored import StoredFile, StoredInParquet
 from vilau.errors import DataError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", PARQUET)
+STATUS, SUCCESS, MESSAGE = "status", "success", "error_message"
+"""img2dataset's column that says how a download went, what it says of a good one, and the column by
+which such a table is known."""
 
 
 def table_source(path: Path, image_folder: Path | None = None) -> Source:
@@ -28,11 +35,13 @@ def table_source(path: Path, image_folder: Path | None = None) -> Source:
 
     Paths are relative to ``image_folder``, by default the table's own folder. Column names may be
     any of ``IMAGE_FIELDS`` and ``TEXT_FIELDS``; the first that occurs is used and named in the
-    title.
+    title. A parquet table may hold the images themselves.
 
     Raises:
         DataError: the table is empty or damaged, or lacks a column.
     """
+    if path.suffix.lower() == PARQUET and _image_column(path):
+        return parquet_source([path])
     rows = list(_rows(path))
     if not rows:
         raise DataError(f"{path} holds no rows; give it a header line and one line per image.")
@@ -43,42 +52,55 @@ def table_source(path: Path, image_folder: Path | None = None) -> Source:
     source.files.append(path)
     folder = image_folder or path.parent
     for number, row in rows:
-        _add_row(source, f"{path}:{number}", row.get(image_field), row.get(text_field), folder)
+        _add_row(source, f"{path}:{number}", row, (image_field, text_field), folder)
     return source
 
 
-def _add_row(source: Source, where: str, name: Any, text: Any, folder: Path) -> None:
+def _add_row(
+    source: Source, where: str, row: dict[str, Any], fields: tuple[str, str], folder: Path
+) -> None:
+    name = row.get(fields[0])
     if not isinstance(name, str) or not name.strip():
         source.unpaired.append((where, "no image file is named"))
         return
     image = folder / name.strip()
-    texts = clean_texts(text)
-    if not texts:
-        source.unpaired.append((f"{where} ({name})", "its caption is empty"))
-    elif name.startswith(("http://", "https://")):
+    texts = clean_texts(row.get(fields[1]))
+    if name.startswith(("http://", "https://")):
         source.unpaired.append((where, f"{name} is a web address, but nothing is downloaded"))
     elif not isfile(image):
         source.unpaired.append((where, f"its image {image} does not exist"))
     else:
-        source.items.append(Item(str(image), texts, StoredFile(str(image))))
+        shown = str(image) if texts else f"{where} ({name})"
+        source.items.append(Item(shown, texts, StoredFile(str(image)), columns=row))
         source.files.append(image)
 
 
-def _needed(path: Path, names: list[str], wanted: tuple[str, ...], what: str) -> str:
+def _needed(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> str:
     found = first_field(names, wanted)
-    if found is None:
+    if found is not None:
+        return found
+    url = first_field(names, URL_FIELDS)
+    if url is not None and IMAGE_FIELDS[0] in wanted:
         raise DataError(
-            f"{path} has the columns {', '.join(map(str, names))} but none of {what}; name one "
-            f"{wanted[0]} (or {', '.join(wanted[1:])})."
+            f"{path} has web addresses in the column {url} and no images; download them with "
+            "img2dataset and give the folder that it wrote, which holds the captions and the other "
+            "columns too."
         )
-    return found
+    raise DataError(
+        f"{path} has the columns {', '.join(map(str, names))} but none of {what}; name one "
+        f"{wanted[0]} (or {', '.join(wanted[1:])})."
+    )
+
+
+# ------------------------------------------------------------------ rows of paths
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield line (parquet: row) numbers from 1 and rows."""
     try:
-        if path.suffix.lower() == ".parquet":
-            yield from enumerate(_parquet_rows(path), start=1)
+        if path.suffix.lower() == PARQUET:
+            names = column_types(path)
+            yield from enumerate(read_columns(path, list(names)).to_pylist(), start=1)
             return
         with path.open(newline="", encoding="utf-8-sig") as file:
             if path.suffix.lower() == ".jsonl":
@@ -114,24 +136,69 @@ def jsonl_rows(path: Path, lines: Any) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
-def _parquet_rows(path: Path) -> list[dict[str, Any]]:
-    # Imported here: pyarrow is optional, and large.
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise DataError(
-            f"{path} needs the package pyarrow; run `pip install pyarrow`, or save the table as csv."
-        ) from error
-    try:
-        table = parquet.read_table(path)
-    except (ArrowInvalid, OSError) as error:
-        raise DataError(f"{path} is no readable parquet file ({error}); write it again.") from error
-    names = [name for name in table.column_names if name.lower() in IMAGE_FIELDS]
-    for name in names:
-        if str(table.schema.field(name).type) != "string":
+# ------------------------------------------------------------------ images inside parquet
+
+
+def parquet_source(paths: Sequence[Path]) -> Source:
+    """Parquet files with encoded images in them, as the hub's image data sets are stored.
+
+    The image column holds bytes, or a struct with ``bytes`` (and perhaps ``path``).
+
+    Raises:
+        DataError: a file is broken, or lacks one of the two columns.
+    """
+    units, names = [], set()
+    for path in paths:
+        columns = list(column_types(path))
+        image = _image_column(path) or _needed(path, columns, IMAGE_FIELDS, "images")
+        text = _needed(path, columns, TEXT_FIELDS, "captions")
+        if not _image_column(path):
             raise DataError(
-                f"{path} has the column {name} of type {table.schema.field(name).type}; it must "
-                "hold the paths of image files, so write the images into files first."
+                f"{path} holds paths of images in the column {image}, unlike the tables beside it; "
+                "give tables of one form, or one table."
             )
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+        names.add(f"images from column {image}, captions from {text}")
+        units.append(ParquetUnit(str(path), image, text))
+    many = f"{len(paths)} tables from {paths[0]} on" if len(paths) > 1 else f"table {paths[0]}"
+    title = f"{many} ({'; '.join(sorted(names))})"
+    return Source(title, files=list(paths), units=list(units))
+
+
+def _image_column(path: Path) -> str | None:
+    """The column that holds encoded images, if there is one."""
+    types = column_types(path)
+    inside = [name for name, kind in types.items() if holds_images(kind)]
+    return first_field(inside, (*IMAGE_FIELDS, *ENCODED_FIELDS))
+
+
+@dataclass(frozen=True)
+class ParquetUnit:
+    """One parquet file with images inside."""
+
+    path: str
+    image: str
+    text: str
+
+    def listed(self, columns: Sequence[str]) -> Source:
+        """List the rows; the images themselves stay unread."""
+        source = Source(self.path)
+        there = column_types(self.path)
+        status = (STATUS,) if MESSAGE in there else ()
+        wanted = [name for name in dict.fromkeys((self.text, *status, *columns)) if name in there]
+        file = open_parquet(self.path)
+        number = 0
+        for group in range(file.num_row_groups):
+            rows = read_columns(self.path, wanted, group).to_pylist()
+            for index, row in enumerate(rows):
+                number += 1
+                if status and row.get(STATUS) not in (None, SUCCESS):
+                    source.unpaired.append(
+                        (f"{self.path}:{number}", "its image was not downloaded")
+                    )
+                    continue
+                stored = StoredInParquet(self.path, group, index, self.image)
+                found = {column: row[column] for column in columns if column in row}
+                texts = clean_texts(row[self.text])
+                source.items.append(Item(f"{self.path}:{number}", texts, stored, columns=found))
+        file.close()
+        return source

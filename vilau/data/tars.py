@@ -6,22 +6,29 @@ import glob
 import json
 import re
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vilau.data.items import (
     IMAGE_SUFFIXES,
     TEXT_FIELDS,
     Item,
     Source,
-    StoredInTar,
     clean_texts,
     first_field,
 )
+from vilau.data.parquet import PARQUET
+from vilau.data.side import side_table
+from vilau.data.stored import StoredInTar
 from vilau.errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".caption", ".text")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+Parts = dict[str, tarfile.TarInfo]
+"""Members of a sample by their suffix."""
 
 
 def expand(pattern: str) -> list[Path]:
@@ -52,10 +59,28 @@ def _counted(pattern: str) -> Iterator[str]:
 
 
 def tar_source(paths: list[Path]) -> Source:
-    """List the samples of tar files; a damaged file counts as unreadable from the damage on."""
-    source = Source(f"{len(paths)} WebDataset tar files from {paths[0]} on", files=list(paths))
-    for path in paths:
-        members: dict[str, dict[str, tarfile.TarInfo]] = {}
+    """Tar files, each with its ``.parquet`` beside it where img2dataset wrote one."""
+    return Source(
+        f"{len(paths)} WebDataset tar files from {paths[0]} on",
+        files=list(paths),
+        units=[TarUnit(str(path)) for path in paths],
+    )
+
+
+@dataclass(frozen=True)
+class TarUnit:
+    """One tar file; a damaged one counts as unreadable from the damage on."""
+
+    path: str
+
+    def listed(self, columns: Sequence[str]) -> Source:
+        """List the samples.
+
+        Columns come from a sample's ``.json``; where none of the wanted ones stands there, from the
+        row with its key in the parquet file beside the tar.
+        """
+        path, members = Path(self.path), dict[str, Parts]()
+        source = Source(self.path)
         try:
             with tarfile.open(path, "r:") as tar:
                 for member in tar:
@@ -63,12 +88,21 @@ def tar_source(paths: list[Path]) -> Source:
                         key, suffix = _split(member.name)
                         members.setdefault(key, {})[suffix] = member
         except (tarfile.TarError, OSError) as error:
-            compressed = path.open("rb").read(2) == b"\x1f\x8b"
-            reason = "it is compressed; unpack it with gunzip" if compressed else str(error)
+            reason = "it is compressed; unpack it with gunzip" if _gzipped(path) else str(error)
             source.unreadable.append((str(path), f"no whole tar file: {reason}"))
-        for key, parts in members.items():
-            _add_sample(source, path, key, parts)
-    return source
+        if members:
+            with path.open("rb") as file:
+                for key, parts in members.items():
+                    _add_sample(source, Sample(path, key, parts, file), columns)
+        return source
+
+
+def _gzipped(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(2) == b"\x1f\x8b"
+    except OSError:
+        return False
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -77,32 +111,55 @@ def _split(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}" if folder else stem, (dot + suffix).lower()
 
 
-def _add_sample(source: Source, path: Path, key: str, parts: dict[str, tarfile.TarInfo]) -> None:
-    name = f"{path}:{key}"
+@dataclass(frozen=True)
+class Sample:
+    """The members of one key, and the open tar file to read them from."""
+
+    path: Path
+    key: str
+    parts: Parts
+    file: Any
+
+    def read(self, suffix: str) -> bytes:
+        """Return the content of the member with ``suffix``."""
+        member = self.parts[suffix]
+        self.file.seek(member.offset_data)
+        content: bytes = self.file.read(member.size)
+        return content
+
+
+def _add_sample(source: Source, sample: Sample, columns: Sequence[str]) -> None:
+    name, parts = f"{sample.path}:{sample.key}", sample.parts
     image = next((parts[suffix] for suffix in IMAGE_SUFFIXES if suffix in parts), None)
-    texts = _texts(path, parts)
+    row = _row(sample) if columns or not parts.keys() & set(TEXT_SUFFIXES) else {}
+    texts = _texts(sample, row)
     if image is None and texts:
         source.unpaired.append((name, "the image it describes is missing"))
-    elif image is not None and not texts:
+    elif image is not None and texts is None:
         source.unpaired.append((name, "its caption (.txt, or a caption in .json) is missing"))
-    elif image is not None:
-        stored = StoredInTar(str(path), image.offset_data, image.size)
-        source.items.append(Item(name, texts, stored))
+    elif image is not None and texts is not None:
+        stored = StoredInTar(str(sample.path), image.offset_data, image.size)
+        found = {column: row[column] for column in columns if column in row}
+        if columns and not found:
+            rows = side_table(str(sample.path.with_suffix(PARQUET)), tuple(columns))
+            found = dict(rows.get(sample.key.rpartition("/")[2], {}))
+        source.items.append(Item(name, texts, stored, columns=found))
 
 
-def _texts(path: Path, parts: dict[str, tarfile.TarInfo]) -> tuple[str, ...]:
+def _texts(sample: Sample, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Captions of a sample, perhaps none in the place of captions; None where there is no place."""
     for suffix in TEXT_SUFFIXES:
-        if suffix in parts:
-            return clean_texts(_read(path, parts[suffix]).decode("utf-8", errors="replace"))
-    if ".json" in parts:
-        try:
-            row = json.loads(_read(path, parts[".json"]))
-        except ValueError:
-            return ()
-        field = first_field(list(row), TEXT_FIELDS) if isinstance(row, dict) else None
-        return clean_texts(row[field]) if field else ()
-    return ()
+        if suffix in sample.parts:
+            return clean_texts(sample.read(suffix).decode("utf-8", errors="replace"))
+    field = first_field(list(row), TEXT_FIELDS)
+    return clean_texts(row[field]) if field else None
 
 
-def _read(path: Path, member: tarfile.TarInfo) -> bytes:
-    return StoredInTar(str(path), member.offset_data, member.size).read()
+def _row(sample: Sample) -> Mapping[str, Any]:
+    if ".json" not in sample.parts:
+        return {}
+    try:
+        row = json.loads(sample.read(".json"))
+    except ValueError:
+        return {}
+    return row if isinstance(row, dict) else {}

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from vilau.data.folders import CLASS_NAMES
 from vilau.data.images import ImageTransform
 from vilau.data.pairs import load_images, stack_images
 from vilau.data.prepare import class_folder_set
@@ -42,7 +44,8 @@ class ZeroShotBatches:
 
     @staticmethod
     def open(path: str, *, image_size: int, world: WorldSpec, per_class: int) -> ZeroShotBatches:
-        """The world's classes for ``world``, else a folder with one folder of images per class.
+        """The world's classes for ``world``, else a folder with one folder of images per class, or
+        shards that were made of one.
 
         Raises:
             ConfigError: a number makes no sense.
@@ -57,11 +60,12 @@ class ZeroShotBatches:
             held_out = torch.tensor(class_held_out(), dtype=torch.bool)[classes]
             return ZeroShotBatches(source, transform, labels, prompts, held_out)
         source = class_folder_set(path)
-        texts = [record.texts for record in source.read(range(len(source)))]
+        texts = [head.texts for head in source.heads()]
         names = {folder: name for name, folder in texts}
-        folders = sorted(names)
-        labels = np.array([folders.index(folder) for _, folder in texts])
-        prompts = [[template.format(names[f]) for template in TEMPLATES] for f in folders]
+        _warn_of_repeated(names, path)
+        number = {folder: n for n, folder in enumerate(sorted(names))}
+        labels = np.array([number[folder] for _, folder in texts])
+        prompts = [[template.format(names[f]) for template in TEMPLATES] for f in number]
         return ZeroShotBatches(source, transform, labels, prompts)
 
     def __len__(self) -> int:
@@ -76,3 +80,17 @@ class ZeroShotBatches:
             class_texts=self.class_texts,
             held_out=self.held_out,
         )
+
+
+def _warn_of_repeated(names: dict[str, str], path: str) -> None:
+    """Say which class folders have one name, up to the case of letters."""
+    folders: dict[str, list[str]] = {}
+    for folder, name in sorted(names.items()):
+        folders.setdefault(name.casefold(), []).append(folder)
+    for same in folders.values():
+        if len(same) > 1:
+            rank_zero_warn(
+                f"data.zero_shot {path} has {len(same)} classes named {names[same[0]]!r} "
+                f"({', '.join(same)}): their texts are equal, so an image of any of them counts as right "
+                f"for one at most; give them different names in its {CLASS_NAMES}."
+            )

@@ -30,15 +30,17 @@ def draw_positions(
 ) -> Tensor:
     """Draw codes position by position and return them, ``(rows, num_positions, D)``.
 
-    ``prompt`` ``(N, T, E)`` ends with the token that starts an image. ``draw(hidden (N, E), position)``
-    returns the codes ``(rows, D)`` of one position (rows: the conditional half under guidance);
+    ``prompt`` ends with the token that starts an image; it is ``(N, T, E)``, or fewer rows where the
+    backbone itself hands a text's state to all rows that share it. ``draw(hidden (N, E), position)``
+    returns the codes ``(rows, D)`` of one position (rows: the conditional ones under guidance);
     ``embed(codes (rows, n, D))`` returns the inputs ``(N, n, E)`` of n positions. ``given`` codes
     ``(rows, G, D)`` are the first G positions; ``progress(drawn, in all)`` hears of every position.
     """
     drawn = [] if given is None else list(given.unbind(dim=1))
     if len(drawn) < num_positions:
-        inputs = prompt if not drawn else torch.cat([prompt, embed(torch.stack(drawn, 1))], dim=1)
-        hidden = backbone(inputs)
+        hidden = backbone(prompt)
+        if given is not None:
+            hidden = backbone(embed(given))
     for position in range(len(drawn), num_positions):
         codes = draw(hidden, position)
         drawn.append(codes)

@@ -6,6 +6,7 @@ N rows, K choices.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,35 @@ class Sampling:
             logits_NK, temperature=self.temperature, top_k=self.top_k, top_p=self.top_p
         )
         return draw(probs_NK, uniforms_N)
+
+
+def per_depth(
+    depth: int,
+    *,
+    temperature: float | Sequence[float] = 1.0,
+    top_k: int | Sequence[int] = 0,
+    top_p: float | Sequence[float] = 1.0,
+) -> list[Sampling]:
+    """Return how each of ``depth`` residual depths is drawn; a setting is one number, or one per depth.
+
+    Raises ``ConfigError`` for another number of values, or one that makes no sense.
+    """
+    columns = [
+        _spread(name, values, depth)
+        for name, values in (("temperature", temperature), ("top_k", top_k), ("top_p", top_p))
+    ]
+    return [Sampling(*settings) for settings in zip(*columns, strict=True)]
+
+
+def _spread(name: str, values: Any, depth: int) -> list[Any]:
+    if isinstance(values, int | float):
+        return [values] * depth
+    if len(values) != depth:
+        raise ConfigError(
+            f"{name} holds {len(values)} values for residual depth {depth}; write {depth} values, or one "
+            "number for all depths."
+        )
+    return list(values)
 
 
 def filter_probabilities(

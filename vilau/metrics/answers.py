@@ -12,7 +12,7 @@ from vilau.errors import ConfigError
 from vilau.metrics.answer_metric import AnswerMetric
 from vilau.metrics.judged import Judge, JudgedVideoQA, MMVet
 from vilau.metrics.mmbench import MMBench
-from vilau.metrics.mme import MME
+from vilau.metrics.mme import MME, WorldMME
 from vilau.metrics.multiple_choice import ScienceQA, SeedBench
 from vilau.metrics.open_ended import OpenEnded
 from vilau.metrics.parsers import AnswerStyle, check_style, parse_yes_no, suggestion
@@ -50,9 +50,11 @@ __all__ = [
     "PopeScores",
     "ScienceQA",
     "SeedBench",
+    "TWINS",
     "TextVQA",
     "VQAv2",
     "VizWiz",
+    "WorldMME",
     "answer_metric",
     "best_vqa_accuracy",
     "check_style",
@@ -83,6 +85,25 @@ BENCHMARKS: dict[str, type[AnswerMetric]] = {
 }
 """Benchmarks that need no judge, by lmms-eval's name where it has one."""
 
+TWINS: dict[str, type[AnswerMetric]] = {
+    "world_vqav2": VQAv2,
+    "world_gqa": GQA,
+    "world_textvqa": TextVQA,
+    "world_pope": Pope,
+    "world_mme": WorldMME,
+    "world_seedbench": SeedBench,
+    "world_mmvet": OpenEnded,
+    "world_mmbench": MMBench,
+    "world_scienceqa": ScienceQA,
+    "world_ok_vqa": OKVQA,
+    "world_msvd_qa": MatchedVideoQA,
+    "world_msrvtt_qa": MatchedVideoQA,
+    "world_tgif_qa": MatchedVideoQA,
+    "world_activitynetqa": MatchedVideoQA,
+}
+"""The drawn world's twins, scored by the rules of what they stand for; where that takes a judge model (MM-Vet,
+video questions) by comparing strings."""
+
 JUDGED: dict[str, type[MMVet] | type[JudgedVideoQA]] = {
     "mmvet": MMVet,
     "msvd_qa": JudgedVideoQA,
@@ -104,7 +125,7 @@ def answer_metric(
     """Return the metric of a benchmark.
 
     Args:
-        benchmark: a name of `BENCHMARKS` or `JUDGED`.
+        benchmark: a name of `BENCHMARKS`, `TWINS` or `JUDGED`.
         style: whose scripts read the answers.
         judge: needed by the benchmarks of `JUDGED` alone.
         judge_name: its model and version.
@@ -113,10 +134,11 @@ def answer_metric(
     Raises:
         ConfigError: the benchmark or the style is unknown, or a judge is missing.
     """
-    if benchmark in BENCHMARKS:
-        return BENCHMARKS[benchmark](style=style, **settings)
+    unjudged = BENCHMARKS | TWINS
+    if benchmark in unjudged:
+        return unjudged[benchmark](style=style, **settings)
     if benchmark not in JUDGED:
-        known = [*BENCHMARKS, *JUDGED]
+        known = [*unjudged, *JUDGED]
         raise ConfigError(f"There is no benchmark '{benchmark}'. {suggestion(benchmark, known)}")
     if judge is None:
         offline = "open_ended" if benchmark == "mmvet" else "video_qa"

@@ -99,6 +99,11 @@ class FrechetDistance(FrechetInceptionDistance):
             raise TypeError(f"Frechet distance takes uint8 images, not {imgs.dtype}")
         super().update(imgs, real=real)
 
+    def shortage(self, real: int, other: int) -> str:
+        """Return for a passport that there are fewer images than a covariance needs; empty if there are not."""
+        few, width = min(real, other), int(self.real_features_cov_sum.shape[-1])
+        return "" if few > width else f"; covariance lacks rank: {few} images for {width} features"
+
     def compute(self) -> Tensor:
         """Return the distance.
 
@@ -114,10 +119,10 @@ class FrechetDistance(FrechetInceptionDistance):
                 f"{other} to compare; give the evaluation more images or take the FID callback out "
                 "of trainer.callbacks."
             )
-        needed = int(self.real_features_cov_sum.shape[-1]) + 1
-        if min(real, other) < needed:
+        if self.shortage(real, other):
+            width = int(self.real_features_cov_sum.shape[-1])
             rank_zero_warn(
-                f"A Frechet distance in {needed - 1} features needs {needed} images or more on each side, "
+                f"A Frechet distance in {width} features needs {width + 1} images or more on each side, "
                 f"but has {real} real and {other} to compare: their covariance lacks rank, and the distance "
                 "cannot stand beside one of more images."
             )

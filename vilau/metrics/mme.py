@@ -11,6 +11,7 @@ from vilau.errors import DataError
 from vilau.metrics.answer_metric import RecordedAnswers
 from vilau.metrics.parsers import AnswerStyle, parse_mme, suggestion
 from vilau.metrics.pope import truth_row
+from vilau.world.pairs import PAIR_COGNITION, PAIR_PERCEPTION
 
 MME_PERCEPTION = (
     "existence",
@@ -127,6 +128,15 @@ class MME(RecordedAnswers):
             0, place, right.double()
         )
         return right.double().mean(), (per_image == QUESTIONS_PER_IMAGE).double().mean()
+
+
+class WorldMME(MME):
+    """MME's rule over the categories of the drawn world's twin: ten of perception, four of cognition."""
+
+    title: ClassVar[str] = "MME's rule on the drawn world (points, accuracy and accuracy+)"
+
+    def __init__(self, style: AnswerStyle = "lmms") -> None:
+        super().__init__(style, PAIR_PERCEPTION, PAIR_COGNITION)
 
 
 def _digest(text: str) -> int:

@@ -1,10 +1,34 @@
 """Files of answers: one JSON object per line."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vilau.errors import DataError
+from vilau.metrics.answer_metric import AnswerMetric
+
+PREDICTION = "prediction"
+"""The field of a row with published columns that holds what the model said."""
+
+
+def score_predictions(paths: Sequence[str | Path], metric: AnswerMetric) -> dict[str, float]:
+    """Score files of answers to one benchmark again: rows with its published columns and ``prediction``.
+
+    Args:
+        paths: the files of one evaluation, one per rank.
+        metric: the benchmark's, fresh, e.g. ``answer_metric("world_mme", style="llava")``.
+
+    Raises:
+        DataError: a file is broken, see `read_predictions`, or its rows are not of this benchmark.
+    """
+    for path in paths:
+        rows = read_predictions(path, key=PREDICTION)
+        try:
+            metric.update_rows([row[PREDICTION] for row in rows], rows)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
+    return {name: float(value) for name, value in metric.compute().items()}
 
 
 def read_predictions(

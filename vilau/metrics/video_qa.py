@@ -1,7 +1,7 @@
 """Zero-shot video question answering (MSVD, MSRVTT, TGIF, ActivityNet): verdicts with scores in 0..5."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,6 +111,12 @@ class MatchedVideoQA(VideoVerdicts):
         self.check_counts(answers, truths=truths, alternatives=kinds)
         for answer, truth, others in zip(answers, truths, kinds, strict=True):
             self.count(match_verdict(truth, answer, self.match, others))
+
+    def arguments(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+        """Return what ``update`` takes, out of rows that may hold ``alternatives``."""
+        found = super().arguments(rows)
+        found["alternatives"] = [row.get("alternatives", ()) for row in rows]
+        return found
 
     def reader(self) -> str:
         """Return what reads the answers."""

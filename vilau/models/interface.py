@@ -1,13 +1,13 @@
 """What every family of unified models offers to training, evaluation and users."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from vilau.types import MultimodalBatch
+from vilau.types import Document, MultimodalBatch
 
 Progress = Callable[[int, int], None]
 """Takes (done, in all)."""
@@ -56,31 +56,48 @@ class LossTerms:
     """Named loss sums and the number of predictions in each.
 
     Sums and counts, not means: whoever adds them over micro-batches and ranks before dividing gives every
-    prediction the same weight. Training divides within each micro-batch and rank, as the published code does.
+    prediction of a step the same weight; whoever takes each one's ``total`` weighs them as the published code does.
     """
 
     sums: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     dropped: int = 0
     """Documents too long to be read without cutting an image; they bear no loss."""
+    cut: int = 0
+    """Documents that lost text at their end."""
 
     def add(self, name: str, total: Tensor, count: int) -> None:
         """Record a term; a term without predictions counts 0 and bears no loss."""
         self.sums[name] = total
-        self.counts[name] = torch.tensor(float(count), device=total.device)
+        self.counts[name] = count
 
     def means(self) -> dict[str, Tensor]:
         """Return nats per prediction for every term that has predictions."""
-        return {n: s / self.counts[n] for n, s in self.sums.items() if self.counts[n] > 0}
+        return {n: _divided(s, self.counts[n]) for n, s in self.sums.items() if self.counts[n] > 0}
 
-    def total(self, weights: dict[str, float] | None = None) -> Tensor:
-        """Return the weighted sum of the means (weight 1 where not named)."""
-        weights = weights or {}
-        terms = [weights.get(name, 1.0) * mean for name, mean in self.means().items()]
+    def total(
+        self, weights: dict[str, float] | None = None, counts: Mapping[str, float] | None = None
+    ) -> Tensor:
+        """Return the weighted sum (weight 1 where not named) of the terms, each divided by its count.
+
+        ``counts`` other than its own are for terms that are part of more: divided by the predictions of a whole
+        optimiser step, the totals of its parts sum to the step's.
+        """
+        weights, counts = weights or {}, self.counts if counts is None else counts
+        terms = [
+            weights.get(name, 1.0) * _divided(total, counts[name])
+            for name, total in self.sums.items()
+            if counts[name] > 0
+        ]
         # A term without predictions adds a zero that still has a gradient path: under data
         # parallelism every rank must touch every weight.
-        terms += [0.0 * total for name, total in self.sums.items() if self.counts[name] == 0]
+        terms += [0.0 * total for name, total in self.sums.items() if counts[name] == 0]
         return torch.stack(terms).sum()
+
+
+def _divided(total: Tensor, count: float) -> Tensor:
+    # By a tensor: on a GPU division by a number is multiplication by its rounded inverse.
+    return total / torch.tensor(float(count), device=total.device)
 
 
 class UnifiedModel(nn.Module, ABC):
@@ -94,18 +111,26 @@ class UnifiedModel(nn.Module, ABC):
     tokenizer: VisualTokenizer
 
     @abstractmethod
-    def losses(self, batch: MultimodalBatch) -> LossTerms:
-        """Return ``text`` and ``visual`` cross-entropy sums over the batch's targets."""
+    def losses(self, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
+        """Return ``text`` and ``visual`` cross-entropy sums over the batch's targets.
+
+        With ``packing`` documents share rows of the language model, without seeing one another.
+        """
 
     @abstractmethod
-    def generate_images(
+    def count_targets(self, documents: Sequence[Document]) -> dict[str, int]:
+        """Return the counts that ``losses`` of these documents would have."""
+
+    @abstractmethod
+    def generate_images(  # noqa: PLR0913 - one call says how pictures are drawn
         self,
         prompts: str | Sequence[str],
         *,
-        guidance_scale: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 900,
-        top_p: float = 0.96,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
         seed: int | Sequence[int] = 0,
         num_images: int = 1,
         negative_prompt: str | None = None,
@@ -117,15 +142,18 @@ class UnifiedModel(nn.Module, ABC):
         Args:
             prompts: what to draw; one text or several. The empty text draws anything.
             guidance_scale: how far to move from the logits of ``negative_prompt`` to those of the prompt
-                and beyond; 1 is no guidance.
-            temperature: 0 is greedy.
+                and beyond; 1 is no guidance. One number, or one for each image.
+            guidance_start: the scale at the first position, from where it goes linearly to
+                ``guidance_scale`` at the last; None: the same scale everywhere.
+            temperature: 0 is greedy. Here and below one number, or one for each residual depth.
             top_k: keep the k likeliest codes; 0, or more than there are, keeps all.
             top_p: then keep the likeliest codes until their probabilities sum to p.
             seed: image i is drawn from ``image_seed(seed, i)``; or one seed per image.
             num_images: images per prompt.
-            negative_prompt: what guidance moves away from; None is the null prompt.
+            negative_prompt: what guidance moves away from; None, or an empty text, is what the model was
+                trained to read in the place of a dropped caption (the null prompt, or a learned vector).
             given_codes: int64 ``(n, G, D)``, or ``(1, G, D)`` for all: the first G positions of each image,
-                which are kept; the rest is drawn.
+                which are kept; the rest is drawn from the numbers it would have been drawn from anyway.
             progress: called with (positions drawn, positions in all).
 
         Returns:
@@ -133,25 +161,29 @@ class UnifiedModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def generate_videos(
+    def generate_videos(  # noqa: PLR0913 - one call says how clips are drawn
         self,
         prompts: str | Sequence[str],
         *,
-        guidance_scale: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 900,
-        top_p: float = 0.96,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
         seed: int | Sequence[int] = 0,
         num_videos: int = 1,
         num_frames: int = 8,
         negative_prompt: str | None = None,
         first_frames: Tensor | None = None,
+        given_codes: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Draw ``num_videos`` clips of each prompt; see ``generate_images``.
 
-        ``first_frames``, float ``(n, 3, H, W)`` or ``(1, 3, H, W)`` for all, are kept as the first frame of
-        each clip. Returns float ``(len(prompts) * num_videos, num_frames, 3, H, W)`` in [-1, 1].
+        ``first_frames``, float ``(n, 3, H, W)``, are kept as the first frame of each clip; ``(n, f, 3, H, W)``
+        as its first f frames; n may be 1 for all. ``given_codes`` keep any beginning, P positions a frame,
+        and are given instead of frames. A ramp of guidance goes over the whole clip.
+        Returns float ``(len(prompts) * num_videos, num_frames, 3, H, W)`` in [-1, 1].
         """
 
     @abstractmethod

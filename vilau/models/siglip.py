@@ -1,4 +1,4 @@
-"""SigLIP image and text encoders from transformers: sizes, loading, building.
+"""SigLIP image and text encoders of transformers: sizes, loading, building.
 
 B images, P positions, C width.
 """
@@ -17,16 +17,9 @@ from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.attention import attention_name
 from vilau.models.hub_cache import cached_folder
 from vilau.models.pretrained import built_config, load_pretrained
-from vilau.models.sizes import PUBLISHED_SIGLIPS, WORLD_SIGLIP, SiglipSizes
-from vilau.models.storage import (
-    CONFIG_FILE,
-    building_on_meta,
-    fitting_config,
-    load_weights,
-    read_config,
-    read_json,
-)
-from vilau.models.tokenizers import asset, load_tokenizer
+from vilau.models.sizes import PUBLISHED_SIGLIPS, SiglipSizes
+from vilau.models.storage import CONFIG_FILE, building_on_meta, read_json
+from vilau.models.tokenizers import load_tokenizer
 
 KIND = "siglip"
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -34,21 +27,24 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 def transformers_config(sizes: SiglipSizes) -> SiglipConfig:
     """Return the transformers config of ``sizes``."""
-    shared: dict[str, Any] = {"hidden_size": sizes.hidden_size, "hidden_act": sizes.activation}
-    vision = shared | {
+    vision: dict[str, Any] = {
+        "hidden_size": sizes.hidden_size,
+        "hidden_act": sizes.activation,
         "image_size": sizes.image_size,
         "patch_size": sizes.patch_size,
         "num_hidden_layers": sizes.num_layers,
         "num_attention_heads": sizes.num_heads,
         "intermediate_size": sizes.mlp_size,
     }
-    text = shared | {
+    text: dict[str, Any] = {
+        "hidden_size": sizes.text_width,
+        "hidden_act": sizes.text_activation or sizes.activation,
         "vocab_size": sizes.vocab_size,
         "max_position_embeddings": sizes.text_length,
         "num_hidden_layers": sizes.text_layers,
         "num_attention_heads": sizes.text_heads,
         "intermediate_size": sizes.text_mlp_size,
-        "projection_size": sizes.hidden_size,
+        "projection_size": sizes.embed_width,
         # Read at the last position, whatever stands there; the defaults lie outside small vocabularies.
         "bos_token_id": None,
         "eos_token_id": None,
@@ -69,23 +65,17 @@ def build_siglip(
     return model
 
 
-def load_siglip(source: str) -> tuple[SiglipModel, SiglipSizes]:
-    """Load a SigLIP: ``world-siglip``, a folder of ours, a transformers folder, or a hub name.
+def pretrained_siglip(source: str) -> tuple[SiglipModel, SiglipSizes]:
+    """Load a SigLIP of transformers': a folder, or a hub name.
 
     Raises ``CheckpointError`` when the weights are nowhere to be found, broken or of another model.
     """
-    folder = asset(source) if source == WORLD_SIGLIP else Path(source)
-    if (folder / CONFIG_FILE).is_file() and "model_type" not in read_json(folder):
-        with fitting_config(folder):
-            sizes = SiglipSizes(**read_config(folder, KIND)["sizes"])
-        model = build_siglip(sizes)
-        load_weights(model, folder)
-        return model, sizes
-    if building_on_meta() and source in PUBLISHED_SIGLIPS and not folder.exists():
+    local = Path(source).exists()
+    if building_on_meta() and source in PUBLISHED_SIGLIPS and not local:
         sizes = dataclasses.replace(PUBLISHED_SIGLIPS[source])
         return build_siglip(sizes), sizes
     model = load_pretrained(SiglipModel, source, attention="sdpa")
-    if not folder.exists() and not building_on_meta():
+    if not local and not building_on_meta():
         load_tokenizer(source, download=True)  # a finished model asks the network for nothing
     return model, _sizes_of(model.config, source)
 
@@ -111,8 +101,7 @@ def _sizes_of(config: SiglipConfig, source: str) -> SiglipSizes:
     vision: Any = config.vision_config
     text: Any = config.text_config
     for what, found, ours in (
-        ("text_config.hidden_size", text.hidden_size, vision.hidden_size),
-        ("text_config.hidden_act", text.hidden_act, vision.hidden_act),
+        ("text_config.projection_size", text.projection_size, vision.hidden_size),
         ("text_config.layer_norm_eps", text.layer_norm_eps, 1e-6),
         ("vision_config.layer_norm_eps", vision.layer_norm_eps, 1e-6),
     ):
@@ -135,6 +124,8 @@ def _sizes_of(config: SiglipConfig, source: str) -> SiglipSizes:
         vocab_size=text.vocab_size,
         activation=vision.hidden_act,
         tokenizer=source,
+        text_hidden_size=text.hidden_size,
+        text_activation=text.hidden_act,
     )
 
 

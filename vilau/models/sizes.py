@@ -1,10 +1,12 @@
 """Sizes of the pretrained parts, free of torch: planning a study reads them too."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vilau.errors import ConfigError
 
+SIGLIP = "siglip"
+"""The ViT of SigLIP itself, which transformers builds."""
 WORLD_SIGLIP = "world-siglip"
 WORLD_TOKENIZER = "world-tokenizer"
 
@@ -31,19 +33,52 @@ class SiglipSizes:
     tokenizer: str = "google/siglip-large-patch16-256"
     attention: str = "sdpa"
     """transformers' attention kernel, or ``lean`` (ours, faster for small models on a CPU)."""
+    vision: str = SIGLIP
+    """``siglip``, or timm's name of another ViT that encodes the images."""
+    text_hidden_size: int = 0
+    """Width of the text tower; 0: ``hidden_size``."""
+    text_activation: str = ""
+    """Activation of the text tower; empty: ``activation``."""
+    embed_size: int = 0
+    """Width of the features that images and texts are compared by; 0: ``hidden_size``."""
 
     def __post_init__(self) -> None:
-        for key in ("num_heads", "text_heads"):
-            if self.hidden_size % getattr(self, key):
+        self._forget_defaults()
+        for key, width in (("num_heads", self.hidden_size), ("text_heads", self.text_width)):
+            if width % getattr(self, key):
+                name = "hidden_size" if width == self.hidden_size else "text_hidden_size"
                 raise ConfigError(
-                    f"siglip.{key} is {getattr(self, key)}, which does not divide siglip.hidden_size "
-                    f"{self.hidden_size}; write a divisor of {self.hidden_size}."
+                    f"siglip.{key} is {getattr(self, key)}, which does not divide siglip.{name} "
+                    f"{width}; write a divisor of {width}."
                 )
+        if self.vision == SIGLIP and self.embed_size:
+            raise ConfigError(
+                f"siglip.embed_size is {self.embed_size}, but SigLIP's image features are {self.hidden_size} "
+                f"wide; write siglip.embed_size: {self.hidden_size}."
+            )
         if self.num_layers < 2:
             raise ConfigError(
                 f"siglip.num_layers is {self.num_layers}, but the tower quantises after the last "
                 "block but one; write 2 or more."
             )
+
+    def _forget_defaults(self) -> None:
+        """Keep 0 and nothing for what is as usual, so that equal sizes are equal."""
+        for key in ("text_hidden_size", "embed_size"):
+            if getattr(self, key) == self.hidden_size:
+                setattr(self, key, 0)
+        if self.text_activation == self.activation:
+            self.text_activation = ""
+
+    @property
+    def text_width(self) -> int:
+        """Width of the text tower."""
+        return self.text_hidden_size or self.hidden_size
+
+    @property
+    def embed_width(self) -> int:
+        """Width of the features that images and texts are compared by."""
+        return self.embed_size or self.hidden_size
 
     @property
     def grid(self) -> int:
@@ -58,6 +93,36 @@ class SiglipSizes:
                 f"siglip.image_size is {self.image_size}, which {self.patch_size}-pixel patches do not "
                 f"divide; write {max(low, self.patch_size)} or {low + self.patch_size}."
             )
+
+
+def with_text(image: SiglipSizes, text: SiglipSizes) -> SiglipSizes:
+    """Return the sizes of one's image encoder beside the other's text tower."""
+    return replace(
+        image,
+        text_layers=text.text_layers,
+        text_heads=text.text_heads,
+        text_mlp_size=text.text_mlp_size,
+        text_length=text.text_length,
+        vocab_size=text.vocab_size,
+        tokenizer=text.tokenizer,
+        text_hidden_size=text.text_width,
+        text_activation=text.text_activation or text.activation,
+        embed_size=text.embed_width,
+    )
+
+
+def text_for(image: SiglipSizes, text: SiglipSizes | None) -> SiglipSizes:
+    """Return the sizes of a text tower, ``text``'s or as the image encoder's, with features as wide as images'."""
+    chosen = text or image
+    return replace(
+        chosen,
+        hidden_size=image.hidden_size,
+        num_heads=image.num_heads,
+        text_hidden_size=chosen.text_width,
+        text_activation=chosen.text_activation or chosen.activation,
+        vision=SIGLIP,
+        embed_size=0,
+    )
 
 
 _SO400M = {

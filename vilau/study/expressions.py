@@ -1,4 +1,4 @@
-"""The small language of claims: numbers, names, ``+ - * /``, comparisons, ``and``, ``or``, parentheses.
+"""The small language of claims: numbers, names, ``+ - * /``, ``min``, ``max``, comparisons, ``and``, ``or``, brackets.
 
     recon_and_contrastive.VQA > recon_only.VQA + 0.1 and recon_only.rFID < 9
 
@@ -30,14 +30,15 @@ _ARITHMETIC: dict[str, Callable[[float, float], float]] = {
     "*": operator.mul,
     "/": operator.truediv,
 }
-_SYMBOL = re.compile(r">=|<=|==|!=|[-+*/<>()]")
+_EXTREMES: dict[str, Callable[[Iterable[float]], float]] = {"min": min, "max": max}
+_SYMBOL = re.compile(r">=|<=|==|!=|[-+*/<>(),]")
 _NUMBER = re.compile(r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?")
-_WORD = re.compile(r"[^\s()<>=!*/+]+")
+_WORD = re.compile(r"[^\s()<>=!*/+,]+")
 
 
 @dataclass(frozen=True)
 class Token:
-    """A piece of an expression: ``kind`` is ``number``, ``name``, ``symbol``, ``and``/``or`` or ``end``."""
+    """A piece of an expression; its kind: number, name, symbol, and, or, min, max, end."""
 
     kind: str
     text: str
@@ -47,8 +48,9 @@ class Token:
 class Expression:
     """A parsed expression.
 
-    ``kind`` is ``number``, ``name``, ``negate``, an arithmetic symbol, ``compare``, ``and`` or ``or``; ``text`` is the
-    number, the name, or for ``compare`` the symbols between the parts, separated by blanks (``a < b <= c``).
+    ``kind`` is ``number``, ``name``, ``negate``, an arithmetic symbol, ``min``, ``max``, ``compare``, ``and``, ``or``;
+    ``text`` is the number, the name, or for ``compare`` the symbols between the parts with blanks between
+    (``a < b <= c``).
     """
 
     kind: str
@@ -78,10 +80,36 @@ class Expression:
             return -numbers[0]
         if self.kind in _ARITHMETIC:
             return _ARITHMETIC[self.kind](*numbers)
+        if self.kind in _EXTREMES:
+            return _EXTREMES[self.kind](numbers)
         if self.kind == "compare":
             pairs = zip(self.text.split(), numbers, numbers[1:], strict=False)
             return float(all(_COMPARE[symbol](left, right) for symbol, left, right in pairs))
         return float(all(numbers) if self.kind == "and" else any(numbers))
+
+    def margin(self, values: Mapping[str, float]) -> float | None:
+        """Return by how much the comparison holds: positive where it does, negative where it does not.
+
+        Of a chain and of ``and`` the smallest, of ``or`` the largest; None where no side is to be greater.
+
+        Raises:
+            KeyError: a name is not in ``values``.
+            ZeroDivisionError: a division by zero.
+        """
+        if self.kind in ("and", "or"):
+            inner = [part.margin(values) for part in self.parts]
+            known = [margin for margin in inner if margin is not None]
+            if len(known) < len(inner):
+                return None
+            return min(known) if self.kind == "and" else max(known)
+        symbols = self.text.split() if self.kind == "compare" else []
+        if not symbols or any(symbol in ("==", "!=") for symbol in symbols):
+            return None
+        numbers = [part.value(values) for part in self.parts]
+        return min(
+            left - right if ">" in symbol else right - left
+            for symbol, left, right in zip(symbols, numbers, numbers[1:], strict=False)
+        )
 
     def show(self, names: Callable[[str], str]) -> str:
         """Return the expression as text with every name replaced by ``names(name)``."""
@@ -92,6 +120,8 @@ class Expression:
             return names(self.text)
         if self.kind == "negate":
             return f"-{shown[0]}"
+        if self.kind in _EXTREMES:
+            return f"{self.kind}({', '.join(shown)})"
         if self.kind == "compare":
             symbols = self.text.split()
             return shown[0] + "".join(
@@ -135,7 +165,7 @@ def _next_token(rest: str, known: list[str], text: str) -> Token:
     if match := _SYMBOL.match(rest):
         return Token("symbol", match.group())
     word = match.group() if (match := _WORD.match(rest)) else rest[0]
-    if word in ("and", "or"):
+    if word in ("and", "or", *_EXTREMES):
         return Token(word, word)
     raise ConfigError(f"`{text}` names `{word}`, which is not known.{did_you_mean(word, known)}")
 
@@ -199,14 +229,26 @@ class _Parser:
         if token.kind in ("number", "name"):
             self._tokens.pop(0)
             return Expression(token.kind, token.text)
+        if token.kind in _EXTREMES:
+            self._tokens.pop(0)
+            self._expect("(")
+            parts = [self._sum()]
+            while self._tokens[0].text == ",":
+                self._tokens.pop(0)
+                parts.append(self._sum())
+            self._expect(")")
+            return Expression(token.kind, parts=tuple(parts))
         if token.text == "(":
             self._tokens.pop(0)
             inside = self._any_of()
-            if self._tokens[0].text != ")":
-                raise self._unfit()
-            self._tokens.pop(0)
+            self._expect(")")
             return inside
         raise self._unfit()
+
+    def _expect(self, symbol: str) -> None:
+        if self._tokens[0].text != symbol:
+            raise self._unfit()
+        self._tokens.pop(0)
 
     def _unfit(self) -> ConfigError:
         token = self._tokens[0].text or "the end"

@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from vilau.study.events import Curve
 
@@ -74,24 +74,71 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
 
 def draw_depths(panels: Mapping[str, Sequence[Bars]], path: Path) -> None:
     """Draw one small panel per quantity over the residual depth, a line per variant."""
+    figure, all_axes = _panels_over(panels, "depth")
+    for axes in all_axes:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    _save(figure, path)
+
+
+def draw_scales(
+    panels: Mapping[str, Sequence[Bars]], references: Mapping[str, Mapping[str, float]], path: Path
+) -> None:
+    """Draw one small panel per quantity over the guidance scale, a line per variant.
+
+    ``references`` (panel -> name -> value) are level lines: floors, ceilings, baselines. One so far from the
+    curves that they would become flat is written down in the corner instead.
+    """
+    figure, all_axes = _panels_over(panels, "guidance scale")
+    for axes, (title, items) in zip(all_axes, panels.items(), strict=True):
+        scales = sorted({float(scale) for item in items for scale in item.heights})
+        if scales[0] > 0:
+            axes.set_xscale("log")
+        axes.set_xticks(scales, [f"{scale:g}" for scale in scales])
+        axes.xaxis.set_minor_locator(NullLocator())
+        _draw_references(axes, items, references.get(title, {}))
+    _save(figure, path)
+
+
+def _draw_references(axes: Axes, items: Sequence[Bars], lines: Mapping[str, float]) -> None:
+    means = [mean for item in items for mean, _ in item.heights.values()]
+    low, high = min(means), max(means)
+    room = (high - low) or abs(high) or 1.0
+    far = []
+    for number, (name, value) in enumerate(lines.items()):
+        if not low - room <= value <= high + room:
+            far.append(f"{name} {value:.3g}")
+            continue
+        style = ("dashed", "dotted", "dashdot", "solid")[number % 4]
+        axes.axhline(value, color=_INK, linewidth=1.1, linestyle=style, label=name)
+    if far:
+        axes.text(
+            0.98, 0.98, "\n".join(far), color=_INK, fontsize=7, transform=axes.transAxes,
+            horizontalalignment="right", verticalalignment="top",
+        )  # fmt: skip
+    if lines:
+        axes.legend(frameon=False, fontsize=7, labelcolor=_INK)
+
+
+def _panels_over(panels: Mapping[str, Sequence[Bars]], name: str) -> tuple[Figure, list[Axes]]:
+    """Draw a line per variant over what ``name`` says, in a panel per quantity."""
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(columns, rows)
+    figure, all_axes = _figure(columns, rows), list[Axes]()
     for index, (title, items) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         _style(axes, title)
         for item in items:
-            depths = [int(depth) for depth in item.heights]
+            places = [float(place) for place in item.heights]
             means, deviations = zip(*item.heights.values(), strict=True)
             axes.errorbar(
-                depths, means, yerr=deviations if any(deviations) else None, color=item.colour,
+                places, means, yerr=deviations if any(deviations) else None, color=item.colour,
                 label=item.label, marker="o", markersize=4, linewidth=1.6, elinewidth=1,
             )  # fmt: skip
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        axes.set_xlabel("depth", fontsize=8, color=_INK)
+        axes.set_xlabel(name, fontsize=8, color=_INK)
         if len(items) > 1 and index == 0:
             axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
-    _save(figure, path)
+        all_axes.append(axes)
+    return figure, all_axes
 
 
 def draw_bars(

@@ -63,7 +63,32 @@ def load_scale(study: Study, name: str) -> dict[str, tuple[Setting, ...]]:
             raise ConfigError(
                 f"{where}: there is no stage `{stage}`.{did_you_mean(stage, study.stages)}"
             )
-    return {stage: (*of_file.get(stage, ()), *own.get(stage, ())) for stage in study.stages}
+    _check_scale_stages(study)
+    for variant in study.variants.values():
+        for named in variant.scales:
+            if named not in known:
+                where = study.source.where(("variants", variant.name, "scales", named))
+                raise ConfigError(
+                    f"{where}: there is no scale `{named}`.{did_you_mean(named, known)}"
+                )
+    return {
+        name: (*of_file.get(stage.scale, ()), *own.get(name, ()))
+        for name, stage in study.stages.items()
+    }
+
+
+def _check_scale_stages(study: Study) -> None:
+    """Refuse a stage that takes its sizes from a stage which no scale knows."""
+    if all(stage.scale in study.stages for stage in study.stages.values()):
+        return
+    files = (study.path.parent / "scales").glob("*.yaml")
+    known = {name for file in files for name in overlay_file(read_yaml(file, what="scale"))}
+    for stage in study.stages.values():
+        if stage.scale not in {*known, *study.stages}:
+            where = study.source.where(("stages", stage.name, "scale"))
+            raise ConfigError(
+                f"{where}: no scale has a stage `{stage.scale}`.{did_you_mean(stage.scale, known)}"
+            )
 
 
 def load_machine(study: Study, name: str) -> dict[str, Any]:
@@ -95,6 +120,7 @@ def stage_config(
     variant: Variant,
     *,
     scale: Mapping[str, Sequence[Setting]],
+    scale_name: str,
     overrides: Sequence[tuple[str, Setting]] = (),
 ) -> StageConfig:
     """Lay the overlays of one stage of one variant over one another.
@@ -112,7 +138,7 @@ def stage_config(
     for setting in (
         *scale.get(stage.name, ()),
         *stage.settings,
-        *(setting for name, setting in variant.settings if name == stage.name),
+        *variant.of(stage.name, scale_name),
         *(setting for name, setting in overrides if name == stage.name),
     ):
         try:

@@ -11,13 +11,14 @@ from typing import Any
 
 import yaml
 
+from vilau.study.claims import Checked
 from vilau.study.display import clock
 from vilau.study.events import Picture
 from vilau.study.figures import DPI
 from vilau.study.overview import short_count
 from vilau.study.page_style import CSS
 from vilau.study.page_table import result_section
-from vilau.study.results import Checked, Results
+from vilau.study.results import Results
 
 _PICTURE_PIXELS = 500
 """Width of a picture's place on the page."""
@@ -122,9 +123,10 @@ def _claims(results: Results) -> str:
 
 def _claim(checked: Checked) -> str:
     kind, mark = {True: ("yes", "✓"), False: ("no", "✗"), None: ("open", "?")}[checked.holds]
-    seeds = ""
+    notes = [f"margin {checked.margin}"] if checked.margin else []
     if checked.seeds > 1:
-        seeds = f"<small>holds for {checked.seeds_holding} of {checked.seeds} seeds</small>"
+        notes.append(f"holds for {checked.seeds_holding} of {checked.seeds} seeds")
+    seeds = f"<small>{escape(', '.join(notes))}</small>" if notes else ""
     return (
         f'<li class="{kind}"><span class="mark">{mark}</span><div>'
         f"<p>{escape(checked.claim.says)}</p><code>{escape(checked.shown)}</code>{seeds}</div></li>"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from vilau.study.figures import COLOURS
-from vilau.study.results import Results, Row, show_number
+from vilau.study.numbers import show_number
+from vilau.study.results import Results, Row
 from vilau.study.schema import Column
 from vilau.study.table import WIDE, arrow
 
@@ -35,7 +36,7 @@ def _table(results: Results) -> str:
     body = ""
     for kind, rows in _sections(results):
         lines = "".join(
-            f"<tr><td>{_label(kind, row, number)}</td>"
+            f"<tr><td>{_label(results, kind, row, number)}</td>"
             + "".join(_cell(results, kind, row, heading) for heading in columns)
             + "</tr>"
             for number, row in enumerate(rows)
@@ -51,7 +52,7 @@ def _turned_table(results: Results) -> str:
     columns = results.plan.study.columns
     sections = [(kind, rows) for kind, rows in _sections(results) if rows]
     head = "".join(
-        f'<th class="{kind}">{_label(kind, row, number)}'
+        f'<th class="{kind}">{_label(results, kind, row, number)}'
         f"{'<small>in the paper</small>' if kind == 'paper' else ''}</th>"
         for kind, rows in sections
         for number, row in enumerate(rows)
@@ -74,8 +75,8 @@ def _heading(heading: str, column: Column) -> str:
     return f"<th>{escape(heading)} {arrow(column)}<small>{source}</small></th>"
 
 
-def _label(kind: str, row: Row, number: int) -> str:
-    if kind != "ours":
+def _label(results: Results, kind: str, row: Row, number: int) -> str:
+    if kind != "ours" or results.plan.study.rows:  # rows of one variant have no colour of their own
         return escape(row.label)
     colour = COLOURS[number % len(COLOURS)]
     return f'<span class="swatch" style="background:{colour}"></span>{escape(row.label)}'

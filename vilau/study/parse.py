@@ -18,6 +18,7 @@ from vilau.study.schema import (
     Setting,
     Stage,
     Study,
+    TableRow,
     Variant,
 )
 from vilau.study.suggest import did_you_mean, listing
@@ -32,10 +33,13 @@ def parse_study(file: YamlFile, path: Path) -> Study:
     """
     top = Node(file, (), file.data)
     top.only("study scale seeds stages variants table claims scales")
-    stages = _stages(top.child("stages", required=True))
+    names = list(top.child("variants").named())
+    stages = _stages(top.child("stages", required=True), names)
     variants = _variants(top.child("variants", required=True), stages)
     table = top.child("table")
-    table.only("columns baselines paper")
+    table.only("columns rows baselines paper")
+    rows = _rows(table.child("rows"), variants)
+    lines = rows or variants
     columns = {
         heading: _column(heading, node, stages)
         for heading, node in table.child("columns").entries().items()
@@ -49,11 +53,12 @@ def parse_study(file: YamlFile, path: Path) -> Study:
         }
         for name, node in table.child("baselines").entries().items()
     }
-    if clash := sorted(baselines.keys() & variants.keys()):
-        raise table.child("baselines").wrong(f"`{clash[0]}` is a variant; name it otherwise")
+    if clash := sorted(baselines.keys() & {*variants, *rows}):
+        kind = "row" if clash[0] in rows else "variant"
+        raise table.child("baselines").wrong(f"`{clash[0]}` is a {kind}; name it otherwise")
     paper = {
         name: {heading: cell.number() for heading, cell in node.choices(columns, "column").items()}
-        for name, node in table.child("paper").choices(variants, "variant").items()
+        for name, node in table.child("paper").choices(lines, "row" if rows else "variant").items()
     }
     return Study(
         name=top.child("study", required=True).identifier(),
@@ -66,12 +71,13 @@ def parse_study(file: YamlFile, path: Path) -> Study:
         columns=columns,
         baselines=baselines,
         paper=paper,
-        claims=_claims(top.child("claims"), [*variants, *baselines], columns),
+        claims=_claims(top.child("claims"), [*lines, *baselines], columns),
         scales={
             name: {stage: settings(entry) for stage, entry in node.entries().items()}
             for name, node in top.child("scales").entries().items()
         },
         source=file,
+        rows=rows,
     )
 
 
@@ -113,10 +119,10 @@ def _seeds(node: Node) -> tuple[int, ...]:
     return seeds
 
 
-def _stages(node: Node) -> dict[str, Stage]:
+def _stages(node: Node, variants: list[str]) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     for name, entry in node.named().items():
-        entry.only("run config inputs set gate seed")
+        entry.only("run config inputs set gate seed scale variants")
         command = entry.child("run").text("fit")
         if command not in COMMANDS:
             raise entry.child("run").wrong(
@@ -133,10 +139,23 @@ def _stages(node: Node) -> dict[str, Stage]:
             settings=settings(entry.child("set")),
             gates=_gates(entry.child("gate")),
             seed=None if seed.data is None else seed.integer(),
+            scale=entry.child("scale").text(name),
+            variants=_named_variants(entry.child("variants"), variants),
         )
     if not stages:
         raise node.wrong("a study needs at least one stage")
     return stages
+
+
+def _named_variants(node: Node, known: list[str]) -> tuple[str, ...]:
+    named = []
+    for item in node.list_items():
+        if item.text() not in known:
+            raise item.wrong(
+                f"`{node.shown}`: there is no variant `{item.text()}`.{did_you_mean(item.text(), known)}"
+            )
+        named.append(item.text())
+    return tuple(named)
 
 
 def _inputs(node: Node, earlier: dict[str, Stage], all_stages: Node) -> dict[str, str]:
@@ -162,9 +181,10 @@ def _inputs(node: Node, earlier: dict[str, Stage], all_stages: Node) -> dict[str
 
 def _gates(node: Node) -> tuple[Gate, ...]:
     says = node.child("says").text("")
+    scales = tuple(item.text() for item in node.child("scales").list_items())
     gates = []
     for metric, item in node.entries().items():
-        if metric == "says":
+        if metric in ("says", "scales"):
             continue
         fault = item.wrong(f'`{item.shown}` holds {item.data!r}; write e.g. ">= 0.9"')
         try:
@@ -173,25 +193,47 @@ def _gates(node: Node) -> tuple[Gate, ...]:
             raise fault from None
         if condition.kind != "compare":
             raise fault
-        gates.append(Gate(metric, condition, says))
+        gates.append(Gate(metric, condition, says, scales))
     return tuple(gates)
 
 
 def _variants(node: Node, stages: dict[str, Stage]) -> dict[str, Variant]:
     variants = {}
     for name, entry in node.named().items():
-        entry.only("label set")
+        entry.only("label set scales")
         variants[name] = Variant(
             name=name,
             label=entry.child("label").text(name),
-            settings=tuple(
-                stage_setting(key, item.data, stages, node.file.where(item.path))
-                for key, item in entry.child("set").entries().items()
-            ),
+            settings=_stage_settings(entry.child("set"), stages),
+            scales={
+                scale: _stage_settings(item, stages)
+                for scale, item in entry.child("scales").entries().items()
+            },
         )
     if not variants:
         raise node.wrong("a study needs at least one variant")
     return variants
+
+
+def _stage_settings(node: Node, stages: Iterable[str]) -> tuple[tuple[str, Setting], ...]:
+    return tuple(
+        stage_setting(key, item.data, stages, node.file.where(item.path))
+        for key, item in node.entries().items()
+    )
+
+
+def _rows(node: Node, variants: dict[str, Variant]) -> dict[str, TableRow]:
+    rows = {}
+    for name, entry in node.named().items():
+        entry.only("label ending")
+        ending = entry.child("ending", required=True).text()
+        rows[name] = TableRow(name, entry.child("label").text(name), ending)
+    if rows and len(variants) > 1:
+        raise node.wrong(
+            f"`{node.shown}` makes lines out of one variant, but there are {listing(variants)}; keep one of "
+            "them, or leave the rows out"
+        )
+    return rows
 
 
 def stage_setting(key: str, value: Any, stages: Iterable[str], where: str) -> tuple[str, Setting]:

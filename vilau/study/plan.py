@@ -97,8 +97,12 @@ class Plan:
         return None
 
     def gates(self, name: str) -> tuple[Gate, ...]:
-        """Return the gates that stand behind the run ``name``."""
-        return self.runs[name].stage.gates
+        """Return the gates that stand behind the run ``name`` at this scale."""
+        return self.standing(self.runs[name].stage)
+
+    def standing(self, stage: Stage) -> tuple[Gate, ...]:
+        """Return the gates of a stage that stand at this scale."""
+        return tuple(gate for gate in stage.gates if not gate.scales or self.scale in gate.scales)
 
     def width(self) -> int:
         """Return the largest number of runs that could ever go side by side."""
@@ -134,7 +138,12 @@ def make_plan(study: Study, options: Options) -> Plan:
     )
     configs = {
         (variant, stage.name): stage_config(
-            study, stage, study.variants[variant], scale=scale, overrides=overrides
+            study,
+            stage,
+            study.variants[variant],
+            scale=scale,
+            scale_name=scale_name,
+            overrides=overrides,
         )
         for variant in variants
         for stage in stages
@@ -176,8 +185,10 @@ def _add_chain(
     names: dict[str, str] = {}
     gated: set[str] = set()
     for stage in stages:
+        if stage.variants and variant not in stage.variants:
+            continue
         resolved = configs[variant, stage.name]
-        inputs = {key: names[source] for key, source in stage.inputs.items()}
+        inputs = {key: names[source] for key, source in stage.inputs.items() if source in names}
         own_seed = seed if stage.seed is None else stage.seed
         key = _identity(stage.command, resolved.config, own_seed, inputs)
         run = Run(stage, own_seed, resolved, inputs, key)
@@ -185,7 +196,7 @@ def _add_chain(
         plan.after.setdefault(run.name, set()).update(set(inputs.values()) | gated - {run.name})
         plan.cells.append(Cell(variant, seed, stage.name, run.name))
         names[stage.name] = run.name
-        if stage.gates:
+        if plan.standing(stage):
             gated.add(run.name)
 
 

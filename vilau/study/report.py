@@ -9,16 +9,27 @@ from pathlib import Path
 
 from vilau.study.curves import MOST_PANELS, arrange
 from vilau.study.events import Events, read_events
-from vilau.study.figures import COLOURS, Bars, Line, draw_bars, draw_curves, draw_depths
+from vilau.study.figures import (
+    COLOURS,
+    Bars,
+    Line,
+    draw_bars,
+    draw_curves,
+    draw_depths,
+    draw_scales,
+)
+from vilau.study.numbers import deviation
 from vilau.study.page import RunReport, StageReport, page_html
 from vilau.study.plan import Plan
-from vilau.study.results import Results, deviation
+from vilau.study.results import Results
 from vilau.study.store import Store, folder_lock, write_atomic, write_json
 from vilau.study.table import csv_table, markdown_table, results_json
 
 _TOGETHER = 6
 """Up to so many panels, losses and measurements share one figure."""
 _REFERENCES = ("chance", "blind", "ceiling")
+_HELD_AGAINST = ("real", "reconstruction", "random", "empty")
+"""Level lines beside a curve over the guidance scale."""
 
 
 def write_report(results: Results, store: Store, folder: Path, *, command: str) -> None:
@@ -56,6 +67,7 @@ def _stage(results: Results, store: Store, name: str, folder: Path) -> StageRepo
         _add_curves(stage, plan, events, folder)
     else:
         _add_bars(stage, results, folder)
+    _add_scales(stage, results, folder)
     _add_pictures(stage, plan, events, folder)
     return stage
 
@@ -147,6 +159,39 @@ def _add_bars(stage: StageReport, results: Results, folder: Path) -> None:
         path = folder / f"{stage.name}_{group}.png"
         draw_bars(bars, references, path)
         stage.figures[f"{group.replace('_', ' ')} by family"] = path
+
+
+def _add_scales(stage: StageReport, results: Results, folder: Path) -> None:
+    """Draw what was measured at several guidance scales over the scale, with what it is held against."""
+    plan = results.plan
+    found = {run.name: run.metrics["metrics"] for run in stage.runs if run.metrics}
+    panels: dict[str, list[Bars]] = {}
+    references: dict[str, dict[str, float]] = {}
+    names = sorted({name for metrics in found.values() for name in metrics})
+    columns = [c.metric for c in plan.study.columns.values() if c.stage == stage.name]
+    for base, tags in arrange(names, ()).by_guidance.items():
+        lines: dict[tuple[str, str], dict[str, list[float]]] = {}
+        for run, metrics in found.items():
+            at = lines.setdefault((_variants(plan, run), _colour(plan, run)), {})
+            for scale, tag in tags.items():
+                if tag in metrics:
+                    at.setdefault(f"{scale:g}", []).append(metrics[tag])
+        panels[base] = [
+            Bars(label, colour, {scale: _mean_sd(values) for scale, values in at.items()})
+            for (label, colour), at in lines.items()
+            if at
+        ]
+        references[base] = {
+            name: statistics.fmean(values)
+            for name in _HELD_AGAINST
+            if (values := [m[f"{base}_{name}"] for m in found.values() if f"{base}_{name}" in m])
+        }
+    if panels:
+        # The table's columns first, in their order.
+        order = sorted(panels, key=lambda base: (base not in columns, [*columns, base].index(base)))
+        caption = "Over the guidance scale"
+        stage.figures[caption] = folder / f"{stage.name}_by_guidance.png"
+        draw_scales({base: panels[base] for base in order}, references, stage.figures[caption])
 
 
 def _add_pictures(stage: StageReport, plan: Plan, events: dict[str, Events], folder: Path) -> None:

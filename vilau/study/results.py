@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vilau.study.claims import Checked, check_claim
+from vilau.study.numbers import deviation, show_number
 from vilau.study.plan import Plan
-from vilau.study.schema import Claim, Column
+from vilau.study.schema import Column, Study
 from vilau.study.store import Store, read_json
 from vilau.study.suggest import did_you_mean
 
@@ -44,12 +45,6 @@ class Measured:
         return deviation(list(self.values.values()))
 
 
-def deviation(values: Sequence[float]) -> float:
-    """Return the sample standard deviation; NaN where a value is not finite."""
-    mean = statistics.fmean(values)
-    return math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
-
-
 @dataclass
 class Row:
     """A table line: a variant of ours, a baseline, or a line of the paper."""
@@ -57,19 +52,6 @@ class Row:
     name: str
     label: str
     cells: dict[str, Measured]
-
-
-@dataclass
-class Checked:
-    """A claim held against the measured means."""
-
-    claim: Claim
-    holds: bool | None
-    """None where a number is missing."""
-    shown: str
-    """The comparison with the measured numbers in place of the names."""
-    seeds_holding: int = 0
-    seeds: int = 0
 
 
 @dataclass
@@ -107,9 +89,10 @@ def collect(plan: Plan, store: Store, reasons: Mapping[str, str] | None = None) 
     reader = _Reader(plan, store, found, reasons or {})
     study = plan.study
     ours = [
-        Row(v.name, v.label, {h: reader.cell(v.name, c) for h, c in study.columns.items()})
-        for v in study.variants.values()
+        Row(name, label, {h: reader.cell(variant, c) for h, c in columns.items()})
+        for name, label, variant, columns in _lines(study)
     ]
+    labels = {row.name: row.label for row in ours}
     for heading in study.columns:
         _refuse_unlike([row.cells[heading] for row in ours])
     baselines = [
@@ -117,11 +100,30 @@ def collect(plan: Plan, store: Store, reasons: Mapping[str, str] | None = None) 
         for name, cells in study.baselines.items()
     ]
     paper = [
-        Row(name, study.variants[name].label, {h: Measured({0: v}) for h, v in cells.items()})
+        Row(name, labels[name], {h: Measured({0: v}) for h, v in cells.items()})
         for name, cells in study.paper.items()
     ]
-    claims = [_checked(claim, [*ours, *baselines], plan) for claim in study.claims]
+    cells = {
+        f"{row.name}.{h}": row.cells[h].values for row in [*ours, *baselines] for h in row.cells
+    }
+    claims = [check_claim(claim, cells, plan) for claim in study.claims]
     return Results(plan, ours, baselines, paper, claims, found)
+
+
+def _lines(study: Study) -> list[tuple[str, str, str, dict[str, Column]]]:
+    """Return (name, label, variant, columns) of each line of ours."""
+    if not study.rows:
+        return [(v.name, v.label, v.name, study.columns) for v in study.variants.values()]
+    (variant,) = study.variants
+    return [
+        (
+            row.name,
+            row.label,
+            variant,
+            {h: replace(c, metric=c.metric + row.ending) for h, c in study.columns.items()},
+        )
+        for row in study.rows.values()
+    ]
 
 
 @dataclass
@@ -171,6 +173,9 @@ class _Reader:
     def _one(self, variant: str, seed: int, column: Column) -> tuple[float | None, Any, str, str]:
         cell = self.plan.cell(variant, seed, column.stage)
         place = f"{variant}/{column.stage}"
+        theirs = self.plan.study.stages[column.stage].variants
+        if theirs and variant not in theirs:
+            return None, None, "", ""
         if cell is None:
             return None, None, "not run", f"{place} was left out (--only or --until)."
         metrics = self.metrics.get(cell.run)
@@ -217,49 +222,6 @@ def _difference(reference: dict[str, Any] | None, other: dict[str, Any] | None) 
     return "; ".join(
         f"{key} is `{other.get(key)}`, elsewhere `{reference.get(key)}`" for key in keys
     )
-
-
-def _checked(claim: Claim, rows: list[Row], plan: Plan) -> Checked:
-    """Evaluate a claim on the means, and on each seed that has all its numbers."""
-    cells = {f"{row.name}.{h}": cell for row in rows for h, cell in row.cells.items()}
-    columns = plan.study.columns
-    names = claim.holds.names()
-    means = {name: cells[name].mean for name in names if name in cells}
-    known = {name: mean for name, mean in means.items() if mean is not None}
-
-    def shown(name: str) -> str:
-        heading = next(h for h in columns if name.endswith(f".{h}"))
-        return show_number(known.get(name), columns[heading])
-
-    text = claim.holds.show(shown)
-    if len(known) < len(names):
-        return Checked(claim, None, text)
-    holding = total = 0
-    for seed in plan.seeds:
-        values = {name: cells[name].values.get(seed) for name in names}
-        full = {name: value for name, value in values.items() if value is not None}
-        if len(full) == len(names):
-            total += 1
-            holding += _true(claim, full)
-    return Checked(claim, _true(claim, known), text, holding, total)
-
-
-def _true(claim: Claim, values: dict[str, float]) -> bool:
-    try:
-        return bool(claim.holds.value(values))
-    except ZeroDivisionError:
-        return False
-
-
-def show_number(value: float | None, column: Column) -> str:
-    """Return a value as its column prints it; ``?`` where there is none."""
-    if value is None:
-        return "?"
-    if column.format:
-        return format(value, column.format)
-    size = abs(value)
-    decimals = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 10 else 3
-    return f"{value:.{decimals}f}"
 
 
 def show_cell(cell: Measured | None, column: Column, *, printed: bool = False) -> str:

@@ -34,6 +34,8 @@ class Gate:
     metric: str
     condition: Expression
     says: str = ""
+    scales: tuple[str, ...] = ()
+    """The scales at which it stands; none named: all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Stage:
     gates: tuple[Gate, ...] = ()
     seed: int | None = None
     """A seed of its own: the stage is then the same run for every seed of the study."""
+    scale: str = ""
+    """Which stage of the scale file it takes its sizes from; empty: the one of its own name."""
+    variants: tuple[str, ...] = ()
+    """The variants that have this stage; none named: all. Where a variant lacks it, what other stages would
+    take from it stays as their configs have it."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,13 @@ class Variant:
     name: str
     label: str
     settings: tuple[tuple[str, Setting], ...] = ()
+    scales: dict[str, tuple[tuple[str, Setting], ...]] = field(default_factory=dict)
+    """What else differs at a scale: sizes that mean the same relative to the others."""
+
+    def of(self, stage: str, scale: str) -> list[Setting]:
+        """Return what this variant sets in a stage, at a scale."""
+        every = (*self.settings, *self.scales.get(scale, ()))
+        return [setting for name, setting in every if name == stage]
 
 
 @dataclass(frozen=True)
@@ -70,6 +84,16 @@ class Column:
     higher_is_better: bool = True
     format: str = ""
     """A Python format such as ``.2f`` or ``.1%``; empty: three significant digits or so."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A table line out of one variant's numbers: of every column the metric with an ending of its own."""
+
+    name: str
+    label: str
+    ending: str
+    """``_g1.25`` turns the column ``sweep/test/fid`` into ``sweep/test/fid_g1.25``."""
 
 
 @dataclass(frozen=True)
@@ -98,3 +122,5 @@ class Study:
     scales: dict[str, dict[str, tuple[Setting, ...]]]
     """Sizes of the study's own, laid over ``scales/<name>.yaml``."""
     source: YamlFile
+    rows: dict[str, TableRow] = field(default_factory=dict)
+    """Lines of the table where they are not the variants; then there is one variant."""

@@ -22,6 +22,7 @@ from vilau.study.checkpoints import StepCheckpoints, newest_checkpoint, prune, s
 from vilau.study.dotted import plain_key
 from vilau.study.environment import disk_error, environment_text, versions
 from vilau.study.hyperparameters import log_hyperparameters
+from vilau.study.memory import keep_freed_memory
 from vilau.study.plan import ENGINE_VERSION
 from vilau.study.stage_cli import StageCLI
 from vilau.study.store import erase, finished_metrics, run_lock, write_atomic, write_json
@@ -88,6 +89,8 @@ def _run(command: str, file: YamlFile, run_dir: Path) -> int:
         progress_bar=sys.stderr.isatty(),
     )
     trainer = cli.trainer
+    if trainer.strategy.root_device.type == "cpu":
+        keep_freed_memory()
     if trainer.is_global_zero:
         write_atomic(run_dir / "environment.txt", environment_text())
     if command == "fit":

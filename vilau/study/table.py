@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vilau.study.results import Checked, Measured, Results, Row, show_cell
+from vilau.study.claims import Checked
+from vilau.study.results import Measured, Results, Row, show_cell
 from vilau.study.schema import Column
 from vilau.study.store import Store, read_json
 
@@ -120,10 +121,11 @@ def fingerprint(results: Results, store: Store, command: str) -> dict[str, str]:
 
 
 def claim_line(checked: Checked) -> str:
-    """Return ``✓ says  (numbers)`` of a claim, and for how many seeds it holds."""
+    """Return ``✓ says  (numbers)`` of a claim, by how much and for how many seeds it holds."""
     mark = {True: "✓", False: "✗", None: "?"}[checked.holds]
+    margin = f", margin {checked.margin}" if checked.margin else ""
     seeds = f", {checked.seeds_holding} of {checked.seeds} seeds" if checked.seeds > 1 else ""
-    return f"{mark} {checked.claim.says}  ({checked.shown}{seeds})"
+    return f"{mark} {checked.claim.says}  ({checked.shown}{margin}{seeds})"
 
 
 def arrow(column: Column) -> str:
@@ -211,6 +213,7 @@ def _claim_json(checked: Checked) -> dict[str, Any]:
         "holds": checked.holds,
         "numbers": checked.shown,
         "comparison": checked.claim.holds.show(lambda name: name),
+        "margin": checked.margin,
         "seeds_holding": checked.seeds_holding,
         "seeds": checked.seeds,
     }

@@ -1,4 +1,4 @@
-"""The contrastive term of tower training: which texts an image is compared with, and how."""
+"""The contrastive loss of training: which texts an image is compared with, and how."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -53,8 +53,22 @@ def contrastive_loss(
 
     ``over_ranks``: compare with the texts of all processes, which must then all come here.
     """
-    images, texts = tower.pooled(features), tower.text_features(batch.texts)
+    sides = tower.pooled(features), tower.text_features(batch.texts)
     scale, bias = tower.siglip.logit_scale, tower.siglip.logit_bias
+    return pair_loss(*sides, batch, scale=scale, bias=bias, kind=kind, over_ranks=over_ranks)
+
+
+def pair_loss(
+    images: Tensor,
+    texts: Tensor,
+    batch: ImageTextBatch,
+    *,
+    scale: Tensor,
+    bias: Tensor,
+    kind: str,
+    over_ranks: bool,
+) -> Tensor:
+    """Loss between the features of a batch's images and texts, ``(B, C)`` each; see ``contrastive_loss``."""
     if over_ranks:
 
         def matches(where: GlobalRows) -> Tensor:

@@ -8,10 +8,19 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from vilau.errors import ConfigError
-from vilau.generation.sampling import image_seed
+from vilau.generation.guidance import Guidance
+from vilau.generation.sampling import image_seed, per_depth
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.loading import load
-from vilau.types import AnswerOutput, DrawingOutput, PromptBatch, QuestionBatch
+from vilau.models.questions import answers_about
+from vilau.types import (
+    AnswerOutput,
+    ClipOutput,
+    ClipPromptBatch,
+    DrawingOutput,
+    PromptBatch,
+    QuestionBatch,
+)
 
 
 class Evaluation(LightningModule):
@@ -21,44 +30,80 @@ class Evaluation(LightningModule):
         self,
         checkpoint: str,
         guidance_scale: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 900,
-        top_p: float = 0.96,
+        temperature: float | list[float] = 1.0,
+        top_k: int | list[int] = 900,
+        top_p: float | list[float] = 0.96,
         max_new_tokens: int = 16,
         seed: int = 0,
+        guidance_start: float | None = None,
+        negative_prompt: str | None = None,
     ) -> None:
         """Take a finished model, whatever ``vilau.load`` opens, and the sampling settings of drawings.
 
-        Answers are greedy. Guidance, top-k and top-p default to the published ones.
+        Answers are greedy. Guidance, top-k and top-p default to the published ones. With ``guidance_start`` the
+        guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k`` and ``top_p`` may
+        be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from (None: what
+        the model read in the place of dropped captions).
         """
         super().__init__()
-        if temperature < 0:
-            raise ConfigError(f"model.temperature is {temperature}; write 0 (greedy) or more.")
-        if not 0 < top_p <= 1:
-            raise ConfigError(f"model.top_p is {top_p}; write a share above 0, at most 1 (all).")
         self.save_hyperparameters()
         self.model = load(checkpoint, dtype=torch.float32)
         self.seed = seed
         self.max_new_tokens = max_new_tokens
         self.sampling: dict[str, Any] = {
             "guidance_scale": guidance_scale,
+            "guidance_start": guidance_start,
             "temperature": temperature,
             "top_k": top_k,
             "top_p": top_p,
+            "negative_prompt": negative_prompt,
         }
+        self._check_sampling(temperature, top_k, top_p)
+
+    def _check_sampling(self, temperature: Any, top_k: Any, top_p: Any) -> None:
+        """Raise ``ConfigError`` for settings that make no sense, before anything is drawn."""
+        depth = self.model.tokenizer.spec.depth
+        try:
+            Guidance(self.sampling["guidance_scale"], self.sampling["guidance_start"])
+            per_depth(depth, temperature=temperature, top_k=top_k, top_p=top_p)
+        except ConfigError as error:
+            raise ConfigError(f"model.{error}") from None
 
     def test_step(  # type: ignore[override]  # callbacks read typed outputs
-        self, batch: QuestionBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> AnswerOutput | DrawingOutput:
+        self,
+        batch: QuestionBatch | PromptBatch | ClipPromptBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> AnswerOutput | DrawingOutput | ClipOutput:
         """Answer or draw one batch."""
         if isinstance(batch, QuestionBatch):
-            return AnswerOutput(self.answer(batch.images, batch.questions))
-        seeds = [image_seed(self.seed, batch.first_index + i) for i in range(len(batch.prompts))]
-        return DrawingOutput(self._draw(batch.prompts, seeds))
+            return AnswerOutput(self.answer(batch.images, batch.questions, batch.frames))
+        if isinstance(batch, ClipPromptBatch):
+            return ClipOutput(self._draw_clips(batch))
+        return DrawingOutput(self._draw(batch.prompts, self.seeds(batch)))
 
-    def answer(self, images: Tensor, questions: Sequence[str]) -> list[str]:
-        """Greedy answers about uint8 images."""
-        return self.model.answer(to_float(images), questions, max_new_tokens=self.max_new_tokens)
+    def seeds(self, batch: PromptBatch | ClipPromptBatch) -> list[int]:
+        """The seed of each prompt's noise: that of its place in the set, whatever the batches."""
+        return [image_seed(self.seed, batch.first_index + i) for i in range(len(batch.prompts))]
+
+    def answer(
+        self, images: Tensor, questions: Sequence[str], frames: Sequence[int] = ()
+    ) -> list[str]:
+        """Greedy answers about uint8 images; ``frames``: how many of them each question is about."""
+        return answers_about(
+            self.model, to_float(images), questions, frames, max_new_tokens=self.max_new_tokens
+        )
+
+    def rebuild(self, images: Tensor) -> Tensor:
+        """What the tokenizer keeps of uint8 images."""
+        tokenizer = self.model.tokenizer
+        return to_uint8(tokenizer.decode(tokenizer.encode(to_float(images))))
+
+    def _draw_clips(self, batch: ClipPromptBatch) -> Tensor:
+        clips = self.model.generate_videos(
+            batch.prompts, seed=self.seeds(batch), num_frames=batch.num_frames, **self.sampling
+        )
+        return to_uint8(clips)
 
     def draw(self, prompts: Sequence[str], *, seed: int) -> Tensor:
         """Draw prompts; image i depends on ``(seed, i)`` alone. Returns uint8 ``(B, 3, H, W)``."""

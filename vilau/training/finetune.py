@@ -7,6 +7,7 @@ from vilau.models.vila_u.model import VilaU
 from vilau.training.base import given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.training.pretrain import LanguageTraining
+from vilau.training.step_counts import LossAverage
 
 
 class SupervisedFineTuning(LanguageTraining):
@@ -19,15 +20,19 @@ class SupervisedFineTuning(LanguageTraining):
         text_weight: float = 1.0,
         visual_weight: float = 1.0,
         guidance_scale: float = 3.0,
+        loss_average: LossAverage = "global",
+        packing: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
-        """Start from a pretrained model, which is whatever ``vilau.load`` opens."""
+        """Start from a pretrained model, which is whatever ``vilau.load`` opens; see ``MultimodalPretraining``."""
         optimizer = given(OptimizerConfig(learning_rate=1e-4), optimizer)
         super().__init__(
             optimizer,
             caption_dropout=caption_dropout,
             loss_weights={"text": text_weight, "visual": visual_weight},
             guidance_scale=guidance_scale,
+            loss_average=loss_average,
+            packing=packing,
         )
         self.remember(
             checkpoint=checkpoint,
@@ -35,6 +40,8 @@ class SupervisedFineTuning(LanguageTraining):
             text_weight=text_weight,
             visual_weight=visual_weight,
             guidance_scale=guidance_scale,
+            loss_average=loss_average,
+            packing=packing,
             optimizer=optimizer,
         )
         model = load(checkpoint, dtype=torch.float32)

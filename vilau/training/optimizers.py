@@ -11,6 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from vilau.errors import ConfigError
 
+CODEBOOKS = {"codebook", "codebooks"}
+"""What a ``ResidualQuantizer`` calls its codebook, or those of its depths."""
+
 
 @dataclass
 class OptimizerConfig:
@@ -18,7 +21,7 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
-    """Applied to weights of two or more dimensions; biases, norms and scales stay free."""
+    """Applied to weights of two or more dimensions; biases, norms, scales and codes learnt by gradient stay free."""
     betas: tuple[float, float] = (0.9, 0.95)
     warmup_share: float = 0.03
     """Share of all steps spent rising from 0 to the full rate."""
@@ -41,16 +44,32 @@ def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, num_steps: int
 ) -> dict[str, Any]:
     """Return Lightning's optimizer dictionary for the named parameters that require gradients."""
-    trained = [p for _, p in parameters if p.requires_grad]
+    decayed: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in parameters:
+        if parameter.requires_grad:
+            (decayed if is_decayed(name, parameter) else free).append(parameter)
     groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": free, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas, fused=True
     )
+    # A fused step could undo fp16's loss scale itself; then Lightning would clip scaled gradients, and refuses.
+    # Without this the scale is undone before clipping, as for any other optimiser.
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     scheduler = LambdaLR(optimizer, lambda step: rate_share(step, num_steps, config))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    """Tell whether a named parameter is drawn to 0: matrices are, a codebook is not.
+
+    Codes stand for features as they are. Decay would pull them off these, above all the codes that no vector
+    chose in a step, which no gradient pulls back.
+    """
+    return parameter.ndim >= 2 and not CODEBOOKS & set(name.split("."))
 
 
 def rate_share(step: int, num_steps: int, config: OptimizerConfig) -> float:

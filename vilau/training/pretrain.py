@@ -1,11 +1,13 @@
 """Multimodal pretraining: one next-token loss over text and codes (VILA-U section 3.2)."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from vilau.errors import ConfigError
+from vilau.layers.isolation import check_isolating
 from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
 from vilau.models.loading import load_tower
@@ -14,6 +16,14 @@ from vilau.models.vila_u.config import HeadConfig, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
+from vilau.training.step_counts import (
+    LossAverage,
+    StepCounts,
+    check_loss_average,
+    check_whole_steps,
+    over_ranks,
+    shares,
+)
 from vilau.types import (
     Document,
     ImageSegment,
@@ -38,40 +48,97 @@ class LanguageTraining(TrainingModule):
         caption_dropout: float,
         loss_weights: dict[str, float],
         guidance_scale: float,
+        loss_average: str,
+        packing: bool,
     ) -> None:
         super().__init__(optimizer)
+        if not 0 <= caption_dropout <= 1:
+            raise ConfigError(
+                f"model.caption_dropout is {caption_dropout}; write a share from 0 to 1."
+            )
+        check_loss_average(loss_average)
         self.caption_dropout = caption_dropout
         self.loss_weights = loss_weights
         self.guidance_scale = guidance_scale
+        self.loss_average, self.packing = loss_average, packing
+        self._step_counts = StepCounts()
+
+    def setup(self, stage: str) -> None:
+        """Refuse a kernel of attention that would let the documents of a packed row see one another."""
+        super().setup(stage)
+        if stage == "fit" and self.packing:
+            check_isolating(str(self.model.language.config._attn_implementation))
+
+    def on_train_start(self) -> None:
+        """Refuse an epoch that ends inside an accumulated step."""
+        if self._accumulates():
+            check_whole_steps(self.trainer)
 
     def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
-        """One step; a share of the captions to draw from is dropped, which guidance needs later."""
-        documents = [self._maybe_dropped(d) for d in batch.documents]
-        terms = self.model.losses(MultimodalBatch(batch.images, documents))
-        loss = terms.total(self.loss_weights)
-        self._log_terms(terms, "train")
-        self.log("train/loss", loss.detach(), prog_bar=True)
-        if terms.dropped:
-            self.log("train/dropped_documents", float(terms.dropped))
-        return loss
+        """One step; a share of the captions to draw from is dropped, which guidance needs later.
+
+        With ``loss_average: global`` the gradients of an optimiser step are those of the mean over all its
+        predictions, whatever ranks and accumulated parts they are spread over; with ``published`` each part of each
+        rank takes its own mean, and the step the mean of these.
+        """
+        if self._accumulates():
+            documents = self._step_counts.documents(batch, self._some_dropped)
+        else:
+            documents = self._some_dropped(batch.documents)
+        self._log_dropout(batch.documents, documents)
+        terms = self.model.losses(
+            dataclasses.replace(batch, documents=documents), packing=self.packing
+        )
+        self._log_terms(terms, "train", terms.counts)
+        own = terms.total(self.loss_weights)
+        self.log("train/loss", own.detach(), prog_bar=True)
+        for name, count in (("dropped", terms.dropped), ("cut", terms.cut)):
+            if count:
+                self.log(f"train/{name}_documents", float(count))
+        counts = self._shares_of_step(terms)
+        return own if counts is None else terms.total(self.loss_weights, counts)
+
+    def _accumulates(self) -> bool:
+        """Whether a step's mean runs over parts that are still to come."""
+        return self.loss_average == "global" and self.trainer.accumulate_grad_batches > 1
+
+    def _shares_of_step(self, terms: LossTerms) -> dict[str, float] | None:
+        """What the sums of this part of the step are divided by; None: their own counts."""
+        if self._accumulates():
+            return self._step_counts.shares(
+                self.model.count_targets, trainer=self.trainer, device=self.device
+            )
+        if self.loss_average == "published" or self.trainer.world_size == 1:
+            return None
+        return shares(over_ranks(terms.counts, self.device), self.trainer)
+
+    def _some_dropped(self, documents: Sequence[Document]) -> list[Document]:
+        return [self._maybe_dropped(document) for document in documents]
 
     def _maybe_dropped(self, document: Document) -> Document:
-        drawn = any(isinstance(s, DRAWN) and s.target for s in document.segments)
-        if not drawn or float(torch.rand(())) >= self.caption_dropout:
+        if not _draws(document) or float(torch.rand(())) >= self.caption_dropout:
             return document
-        return without_words_to_draw(document)
+        return without_words_to_draw(document, null=self.model.prompt.null_words)
+
+    def _log_dropout(self, given: Sequence[Document], kept: Sequence[Document]) -> None:
+        dropped = [new is not old for old, new in zip(given, kept, strict=True) if _draws(old)]
+        if dropped:
+            self.log("train/dropped_captions", sum(dropped) / len(dropped))
 
     def validation_step(self, batch: MultimodalBatch, batch_idx: int) -> None:
         """Log the mean loss per predicted token over the whole validation set."""
-        self._log_terms(self.model.losses(batch), "val")
+        terms = self.model.losses(batch, packing=self.packing)
+        # What one rank logs all must, or they wait for one another at the end.
+        self._log_terms(terms, "val", over_ranks(terms.counts, self.device))
 
-    def _log_terms(self, terms: LossTerms, split: str) -> None:
-        for name, value in terms.means().items():
+    def _log_terms(self, terms: LossTerms, split: str, present: Mapping[str, int]) -> None:
+        means = terms.means()
+        for name in (name for name, count in present.items() if count):
             # Weighted by predictions, so the epoch mean is a mean over tokens, not over batches.
             self.log(
                 f"{split}/{name}_loss",
-                value.detach(),
-                batch_size=int(terms.counts[name]),
+                means.get(name, terms.sums[name]).detach(),
+                batch_size=terms.counts[name],
                 on_step=split == "train",
                 on_epoch=split != "train",
                 sync_dist=split != "train",
@@ -97,15 +164,27 @@ class LanguageTraining(TrainingModule):
         ]
 
 
-def without_words_to_draw(document: Document) -> Document:
-    """Empty the texts that ask for an image or a clip; turns answered in words keep their questions."""
+def _draws(document: Document) -> bool:
+    return any(isinstance(segment, DRAWN) and segment.target for segment in document.segments)
+
+
+def without_words_to_draw(document: Document, *, null: str = "") -> Document:
+    """Put ``null`` in the place of the texts that ask for an image or a clip: one in each turn, the others empty.
+
+    Turns answered in words keep their questions.
+    """
     kept: list[Segment] = []
     draws = in_answer = False
+    first: int | None = None
     for segment in reversed(document.segments):
         if segment.target:
+            if not in_answer:
+                first = None
             draws = isinstance(segment, DRAWN) or (draws and in_answer)
         elif draws and isinstance(segment, TextSegment):
-            segment = TextSegment("")
+            if first is not None:  # another text of the turn, behind this one
+                kept[first] = TextSegment("")
+            first, segment = len(kept), TextSegment(null)
         in_answer = segment.target
         kept.append(segment)
     return dataclasses.replace(document, segments=tuple(reversed(kept)))
@@ -125,12 +204,17 @@ class MultimodalPretraining(LanguageTraining):
         visual_weight: float = 1.0,
         guidance_scale: float = 3.0,
         standardise_codes: bool = False,
+        loss_average: LossAverage = "global",
+        packing: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a trained tower, which is whatever ``vilau.load_tower`` opens, and a language model.
 
         ``caption_dropout`` is the share of drawing prompts replaced by the null prompt (VILA-U publishes none;
         10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
+        ``loss_average`` says over what a loss is the mean: ``global`` over all predictions of an optimiser step,
+        ``published`` over those of each rank's micro-batch, then over these. ``packing`` lets documents share rows of
+        the language model's ``max_length``, without seeing one another: the same losses with less padding.
         ``standardise_codes`` folds mean and deviation of the first batch's code vectors into the first layers that
         read them (not published; a start, no layer: with it short runs learn faster).
         """
@@ -140,6 +224,8 @@ class MultimodalPretraining(LanguageTraining):
             caption_dropout=caption_dropout,
             loss_weights={"text": text_weight, "visual": visual_weight},
             guidance_scale=guidance_scale,
+            loss_average=loss_average,
+            packing=packing,
         )
         language, head = given(LanguageConfig(), language), given(HeadConfig(), head)
         prompt = given(PromptConfig(), prompt)
@@ -153,6 +239,8 @@ class MultimodalPretraining(LanguageTraining):
             visual_weight=visual_weight,
             guidance_scale=guidance_scale,
             standardise_codes=standardise_codes,
+            loss_average=loss_average,
+            packing=packing,
             optimizer=optimizer,
         )
         self.standardise_codes = standardise_codes

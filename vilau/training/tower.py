@@ -24,7 +24,13 @@ from vilau.training.alignment import AlignmentConfig
 from vilau.training.averaging import AverageConfig, WeightAverage
 from vilau.training.base import given
 from vilau.training.optimizers import OptimizerConfig
-from vilau.training.tower_checks import check_frozen, check_losses, check_run, check_strategy
+from vilau.training.tower_checks import (
+    check_frozen,
+    check_losses,
+    check_run,
+    check_strategy,
+    warn_of_parts,
+)
 from vilau.training.tower_losses import TowerLosses
 from vilau.training.tower_start import StartConfig, start_tower
 from vilau.types import EmbeddingOutput, ImageTextBatch, LabelledImageBatch, TowerOutput
@@ -43,7 +49,7 @@ class TowerTraining(TowerLosses):
     optimiser of its own: manual optimisation, in which the trainer's clipping and accumulation still hold.
 
     Args:
-        pretrained: the SigLIP: ``world-siglip``, a folder, or a hub name.
+        pretrained: the SigLIP: ``world-siglip``, a folder, a hub name, or ``timm/<name>`` (see ``load_encoders``).
         quantizer: sizes and rules; ``learning: gradient`` brings the codebook loss, ``entropy: true`` the entropy loss.
         decoder: sizes of the pixel decoder.
         reconstruction_weight: of all terms but the contrastive one.
@@ -160,6 +166,7 @@ class TowerTraining(TowerLosses):
             return
         negatives = self.alignment.negatives if self.weights["contrastive_weight"] > 0 else None
         check_run(self.trainer, negatives=negatives, adversarial=self.adversary is not None)
+        warn_of_parts(self.trainer, self.tower.config.quantizer)
         # Not before: Lightning refuses clipping and accumulation there, which ``step_both`` sees to.
         self.automatic_optimization = self.adversary is None
 
@@ -275,6 +282,10 @@ class TowerTraining(TowerLosses):
     def averaged_weights(self) -> AbstractContextManager[None]:
         """Put the averaged weights into the tower as long as the context lasts."""
         return nullcontext() if self.average is None else self.average.swapped(self.tower)
+
+    def image_features(self, images: Tensor) -> Tensor:
+        """Normalised features ``(B, C)`` of the discrete images, uint8."""
+        return self.tower.image_features(to_float(images))
 
     def text_features(self, texts: Sequence[str]) -> Tensor:
         """Normalised text features ``(len(texts), C)``."""

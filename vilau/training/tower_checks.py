@@ -3,8 +3,10 @@
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from vilau.errors import ConfigError
+from vilau.models.encoders.names import RANDOM
 from vilau.models.vila_u.config import QuantizerConfig
 from vilau.training.tower_start import StartConfig
 
@@ -17,6 +19,11 @@ def check_frozen(
         raise ConfigError(
             "model.freeze_text is true, but start.initialisation: random leaves a text tower that has learnt "
             "nothing; write model.freeze_text: false."
+        )
+    if start.text == RANDOM and freeze_text and aligned:
+        raise ConfigError(
+            "model.freeze_text is true, but start.text: random leaves a text tower that has learnt nothing; write "
+            "model.freeze_text: false."
         )
     if start.initialisation in ("random", "text") and freeze_vision and start.checkpoint is None:
         raise ConfigError(
@@ -69,6 +76,17 @@ def check_run(trainer: Trainer, *, negatives: str | None, adversarial: bool) -> 
         raise ConfigError(
             "trainer.precision is 16-mixed, in which the gradients that weigh the adversarial loss vanish; "
             "write bf16-mixed."
+        )
+
+
+def warn_of_parts(trainer: Trainer, quantizer: QuantizerConfig) -> None:
+    """Say that codes learn from each accumulated part by itself: the next part is searched in what the last left."""
+    parts = trainer.accumulate_grad_batches
+    if parts > 1 and (quantizer.learning == "ema" or quantizer.restart_unused_codes):
+        rank_zero_warn(
+            f"trainer.accumulate_grad_batches is {parts}: codes learn or restart in each accumulated part, {parts} "
+            "times per optimiser step, so that they are not those of whole batches; for averages that remember as "
+            f"many steps as before write quantizer.decay: {quantizer.decay ** (1 / parts):.4g}."
         )
 
 

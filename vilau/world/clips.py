@@ -277,3 +277,18 @@ def _comparisons(pair: list[tuple[Thing, Motion]]) -> list[Question]:
         answer = choices[int(motion2.speed == "fast")]
         found.append(Question("speed_compare", text, answer, choices))
     return found
+
+
+def repetition_questions(clip: Clip) -> list[Question]:
+    """How often things that blink vanish: counts over the frames (TGIF-QA's repetition count)."""
+    shapes = [thing.shape for thing in clip.scene.things]
+    return [
+        Question(
+            "repetition",
+            f"how many times does the {thing.shape} vanish ?",
+            str((motion.end - motion.start) // 2),
+            DIGITS,
+        )
+        for thing, motion in zip(clip.scene.things, clip.motions, strict=True)
+        if motion.kind == "blink" and shapes.count(thing.shape) == 1
+    ]

@@ -283,6 +283,11 @@ def describe(scene: Scene, rng: random.Random) -> Prompt:
     raise ConfigError("the scene is empty: no prompt is true of it; draw at least one object.")
 
 
+def true_prompts(scene: Scene, rng: random.Random, skill: str) -> list[Prompt]:
+    """All prompts of one skill that are true of the scene; none where it shows nothing of the kind."""
+    return _TRUE_PROMPTS[skill](scene, rng)
+
+
 def _pair(thing: Thing) -> Pair:
     return thing.color, thing.shape
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM
 
-from vilau.errors import ConfigError, DataError
+from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.generation.engine import draw_positions, write_tokens
-from vilau.generation.guidance import check_scale, guide
+from vilau.generation.guidance import Guidance, guide
 from vilau.generation.sampling import row_uniforms
 from vilau.generation.text import TextStream, decode_tokens
 from vilau.models.interface import Progress
@@ -32,8 +32,8 @@ def draw_codes(
     prompts: Sequence[str],
     *,
     num_positions: int,
-    guidance_scale: float,
-    choose: Choose,
+    guidance: Guidance,
+    choose: Choose | Sequence[Choose],
     seeds: Sequence[int],
     negative_prompt: str | None = None,
     given_codes: Tensor | None = None,
@@ -42,38 +42,47 @@ def draw_codes(
 ) -> Tensor:
     """Draw codes ``(B, num_positions, D)``, one row per prompt, after the token ``start``.
 
-    Guidance runs the negative prompt in the second half of one batch and gives both halves the same codes.
-    ``choose`` gets the guided float32 logits ``(B, K)`` of one depth of one position. Raises ``DataError``
-    for ``given_codes`` that do not fit.
+    An empty prompt is the model's null, as is a ``negative_prompt`` that is None or empty. Under guidance each
+    row whose scale is ever another than 1 has a second row that reads the negative prompt and gets the same
+    codes. A text that several rows share is read once. ``choose`` gets the guided float32 logits ``(B, K)`` of
+    one depth of one position; it may be one for each depth. Raises ``DataError`` for ``given_codes`` that do
+    not fit, ``CheckpointError`` when the logits are no numbers.
     """
-    check_scale(guidance_scale)
     depth, B = model.tokenizer.spec.depth, len(prompts)
+    choosers = [choose] * depth if callable(choose) else list(choose)
     if given_codes is not None:
         given_codes = _given(model, given_codes, B, num_positions)
-    guided = guidance_scale != 1.0
-    rows = [*prompts, *([negative_prompt or ""] * B if guided else [])]
-    layout = model.sequence.drawing_prompts(rows, start=start).to(model.device)
+    scales_BP = guidance.schedule(B, num_positions).to(model.device)
+    guided_G = (scales_BP != 1.0).any(dim=1).nonzero()[:, 0]
+    null = model.sequence.prompt.null_words
+    texts = [text if text.strip() else null for text in [*prompts, negative_prompt or ""]]
+    rows = [*texts[:B], *texts[B:] * len(guided_G)]
+    unique = list(dict.fromkeys(rows))
+    layout = model.sequence.drawing_prompts(unique, start=start).to(model.device)
     _check_length(model, layout, num_positions, "prompts")
     uniforms = row_uniforms(seeds, num_positions * depth, model.device)
-    vectors = model.tokenizer.quantizer.vectors
+    finite = FiniteLogits()
 
     def draw(hidden_NE: Tensor, position: int) -> Tensor:
         def choose_code(logits_NK: Tensor, d: int) -> Tensor:
-            logits_NK = logits_NK.float()
-            if guided:
-                logits_NK = guide(logits_NK[:B], logits_NK[B:], guidance_scale)
-            code_B = choose(logits_NK, uniforms[:, position * depth + d])
-            return code_B.repeat(2) if guided else code_B
+            logits_BK, free_GK = finite(logits_NK.float()).split((B, len(guided_G)))
+            if len(guided_G):
+                scale_G1 = scales_BP[guided_G, position, None]
+                guided_GK = guide(logits_BK[guided_G], free_GK, scale_G1)
+                logits_BK = logits_BK.index_copy(0, guided_G, guided_GK)
+            code_B = choosers[d](logits_BK, uniforms[:, position * depth + d])
+            return torch.cat([code_B, code_B[guided_G]])
 
+        vectors = model.tokenizer.quantizer.vectors
         codes_ND, _ = model.head.sample(hidden_NE, choose=choose_code, vectors=vectors)
         return codes_ND[:B]
 
     def embed(codes_BnD: Tensor) -> Tensor:
         visual = model.project(model.tokenizer.embed(codes_BnD))
-        return visual.repeat(2, 1, 1) if guided else visual
+        return torch.cat([visual, visual[guided_G]])
 
-    return draw_positions(
-        CachedBackbone(model.language, layout.mask),
+    codes = draw_positions(
+        CachedBackbone(model.language, layout.mask, [unique.index(text) for text in rows]),
         model.language.get_input_embeddings()(layout.ids),
         num_positions=num_positions,
         draw=draw,
@@ -81,6 +90,29 @@ def draw_codes(
         given=given_codes,
         progress=progress,
     )
+    finite.check()
+    return codes
+
+
+class FiniteLogits:
+    """Passes logits on and remembers whether all were numbers, without waiting for the device."""
+
+    def __init__(self) -> None:
+        self.broken: Tensor | None = None
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Take a look at ``logits`` and return them."""
+        broken = ~logits.isfinite().all()
+        self.broken = broken if self.broken is None else self.broken | broken
+        return logits
+
+    def check(self) -> None:
+        """Raise ``CheckpointError`` if some were not."""
+        if self.broken is not None and bool(self.broken):
+            raise CheckpointError(
+                "the model's logits are NaN or infinite, so there is nothing to draw from; its weights are "
+                "broken or its dtype too narrow: load it in float32 or bfloat16, or take another checkpoint."
+            )
 
 
 def repeated(prompts: str | Sequence[str], count: int, *, name: str) -> list[str]:
@@ -94,6 +126,27 @@ def repeated(prompts: str | Sequence[str], count: int, *, name: str) -> list[str
     if count < 1:
         raise ConfigError(f"{name} is {count}; write 1 or more.")
     return [text for text in texts for _ in range(count)]
+
+
+def leading_codes(
+    model: Parts, first_frames: Tensor | None, given_codes: Tensor | None
+) -> Tensor | None:
+    """Return the codes that clips begin with: those given, or those of their first frames.
+
+    Raises ``ConfigError`` for both at once, ``DataError`` for frames that are no images.
+    """
+    if first_frames is None:
+        return given_codes
+    if given_codes is not None:
+        raise ConfigError(
+            "first_frames and given_codes both say how a clip begins; give one of them."
+        )
+    lone = first_frames.dim() == 4
+    frames = given_images(model, first_frames if lone else first_frames.flatten(0, 1))
+    if frames is None:
+        return None
+    codes = model.tokenizer.encode(frames)
+    return codes if lone else codes.unflatten(0, first_frames.shape[:2]).flatten(1, 2)
 
 
 def _given(model: Parts, codes: Tensor, rows: int, num_positions: int) -> Tensor:
@@ -141,7 +194,7 @@ def write_answers(
     limit = _check_length(model, layout, 1, "prompt")
     num_tokens = min(max_new_tokens, limit - layout.ids.shape[1])
     vectors = torch.empty(0) if images is None else model.tokenizer.quantize(images).features
-    uniforms = row_uniforms(seeds, num_tokens, model.device)
+    uniforms, finite = row_uniforms(seeds, num_tokens, model.device), FiniteLogits()
     table, classify = model.language.get_input_embeddings(), model.language.get_output_embeddings()
     stream = None if on_token is None else TextStream(on_token)
 
@@ -153,11 +206,12 @@ def write_answers(
         CachedBackbone(model.language, layout.mask),
         embedded(model, layout, vectors),
         num_tokens=num_tokens,
-        choose=lambda hidden, step: choose(classify(hidden).float(), uniforms[:, step]),
+        choose=lambda hidden, step: choose(finite(classify(hidden).float()), uniforms[:, step]),
         embed=lambda token: table(token)[:, None],
         end=model.words.eos_token_id,
         heard=None if stream is None else tell,
     )
+    finite.check()
     answers = [decode_tokens(model.words, row).strip() for row in tokens.tolist()]
     if stream is not None:
         stream.finish(answers[0])
@@ -196,23 +250,33 @@ def _check_length(model: Parts, layout: Layout, new: int, name: str) -> int:
 
 
 class CachedBackbone:
-    """The language model's body with its cache: new embeddings in, last hidden state out."""
+    """The language model's body with its cache: new embeddings in, last hidden state out.
 
-    def __init__(self, language: LlamaForCausalLM, mask_BT: Tensor) -> None:
+    Args:
+        language: the language model.
+        mask_BT: int64, 1 where the prompts, which are left-padded, have a token.
+        rows: for each row that is to be drawn the prompt it goes on from; None: each from its own.
+    """
+
+    def __init__(
+        self, language: LlamaForCausalLM, mask_BT: Tensor, rows: Sequence[int] | None = None
+    ) -> None:
         self.body: nn.Module = language.model
         self.cache = DynamicCache(config=language.config)
         self.mask_BT = mask_BT
         self.num_seen = 0
+        own = rows is None or list(rows) == list(range(len(mask_BT)))
+        self.rows_N = None if own else torch.tensor(rows, device=mask_BT.device)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Take ``(N, T, E)`` of new positions (the first call: the left-padded prompt), return ``(N, E)``."""
+        """Take ``(N, T, E)`` of new positions, return ``(N, E)``; the first call takes the prompts."""
         new = inputs.shape[1]
         missing = self.num_seen + new - self.mask_BT.shape[1]
         if missing > 0:
             ones = self.mask_BT.new_ones(len(self.mask_BT), missing)
             self.mask_BT = torch.cat([self.mask_BT, ones], dim=1)
         positions = (self.mask_BT.cumsum(dim=1) - 1).clamp(min=0)[:, -new:]
-        self.num_seen += new
+        first, self.num_seen = not self.num_seen, self.num_seen + new
         out = self.body(
             inputs_embeds=inputs,
             attention_mask=self.mask_BT,
@@ -220,4 +284,8 @@ class CachedBackbone:
             past_key_values=self.cache,
             use_cache=True,
         )
-        return out.last_hidden_state[:, -1]
+        hidden = out.last_hidden_state[:, -1]
+        if first and self.rows_N is not None:
+            self.cache.batch_select_indices(self.rows_N)
+            self.mask_BT, hidden = self.mask_BT[self.rows_N], hidden[self.rows_N]
+        return hidden

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vilau.errors import DataError
+from vilau.layers.attention import LEAN
+from vilau.layers.isolation import isolating_arguments
 from vilau.layers.pixels import to_float
 from vilau.models.interface import LossTerms
 from vilau.models.vila_u.parts import Parts, embedded
@@ -14,17 +17,58 @@ from vilau.models.vila_u.sequence import Layout
 from vilau.types import MultimodalBatch
 
 
-def cross_entropies(model: Parts, batch: MultimodalBatch) -> LossTerms:
-    """Return the ``text`` and ``visual`` cross entropies over the targets of a batch."""
-    layout = model.sequence.lay_out(batch.documents).to(model.device)
+def cross_entropies(model: Parts, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
+    """Return the ``text`` and ``visual`` cross entropies over the targets of a batch.
+
+    With ``packing`` documents share rows and do not see one another: the same numbers from fewer rows.
+    """
+    layout = model.sequence.lay_out(batch.documents, packing=packing)
+    _check_images(layout, len(batch.images))
+    layout = layout.to(model.device)
     codes_NPD, vectors_NPZ = _tokenized(model, batch.images)
-    # Right padding lies after every real token, so the causal mask alone keeps it out.
-    inputs_BTE = embedded(model, layout, vectors_NPZ)
-    hidden_BTE = model.language.model(inputs_embeds=inputs_BTE, use_cache=False).last_hidden_state
-    terms = LossTerms(dropped=layout.dropped)
+    hidden_BTE = _states(model, layout, embedded(model, layout, vectors_NPZ))
+    terms = LossTerms(dropped=layout.dropped, cut=layout.cut)
     _add_text(terms, model, layout, hidden_BTE)
     _add_visual(terms, model, layout, hidden_BTE, codes_NPD)
     return terms
+
+
+def _check_images(layout: Layout, count: int) -> None:
+    images = layout.span_images
+    if len(images) and not 0 <= int(images.min()) <= int(images.max()) < count:
+        wrong = next(i for i in images.tolist() if not 0 <= i < count)
+        raise DataError(
+            f"a document refers to image {wrong} of its batch, which holds {count}; give one image for each index "
+            "from 0 on."
+        )
+
+
+def _states(model: Parts, layout: Layout, inputs_BTE: Tensor) -> Tensor:
+    """Last states ``(B, T, E)`` of the language model; what stands in padding means nothing."""
+    body = model.language.model
+    attention = str(body.config._attn_implementation)
+    # Blocks of ours need not compute what no loss reads.
+    lean = {"wanted": _sources(layout)} if attention == LEAN else {}
+    if layout.documents is None or layout.positions is None:
+        # Right padding lies after every real token, so the causal mask alone keeps it out.
+        return body(inputs_embeds=inputs_BTE, use_cache=False, **lean).last_hidden_state
+    arguments = isolating_arguments(attention, layout.documents, dtype=inputs_BTE.dtype) | lean
+    positions_BT = layout.positions
+    flat = "attention_mask" not in arguments
+    if flat:  # kernels that are told where documents begin read all rows as one
+        inputs_BTE, positions_BT = inputs_BTE.flatten(0, 1)[None], positions_BT.flatten()[None]
+    hidden = body(
+        inputs_embeds=inputs_BTE, position_ids=positions_BT, use_cache=False, **arguments
+    ).last_hidden_state
+    return hidden.view(*layout.ids.shape, -1) if flat else hidden
+
+
+def _sources(layout: Layout) -> Tensor:
+    """Places, counted through all rows, of the states that predict what bears loss."""
+    T = layout.ids.shape[1]
+    drawn = layout.span_targets
+    places_nP = layout.span_rows[drawn, None] * T + layout.span_sources[drawn]
+    return torch.cat([layout.text_rows * T + layout.text_columns - 1, places_nP.flatten()])
 
 
 @torch.no_grad()
@@ -40,10 +84,9 @@ def _tokenized(model: Parts, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _add_text(terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor) -> None:
-    # Nothing stands before the first token of a row, so nothing predicts it.
-    rows, columns = layout.targets[:, 1:].nonzero(as_tuple=True)
-    logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns])
-    loss = F.cross_entropy(logits.float(), layout.ids[rows, columns + 1], reduction="sum")
+    rows, columns = layout.text_rows, layout.text_columns
+    logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
+    loss = F.cross_entropy(logits.float(), layout.ids[rows, columns], reduction="sum")
     terms.add("text", loss, len(rows))
 
 
@@ -55,10 +98,8 @@ def _add_visual(
         codes = codes_NPD.new_zeros(1, 1, model.head.depth)
         terms.add("visual", 0.0 * model.head(hidden_BTE[:1, :1], codes).float().sum(), 0)
         return
-    # The state at what stands before an image predicts its first position, position p the next.
-    places = torch.arange(model.sequence.num_positions, device=hidden_BTE.device)
-    columns_nP = layout.span_starts[chosen, None] - 1 + places
     codes_nPD = codes_NPD[layout.span_images[chosen]]
-    logits = model.head(hidden_BTE[layout.span_rows[chosen, None], columns_nP], codes_nPD)
+    sources_nPE = hidden_BTE[layout.span_rows[chosen, None], layout.span_sources[chosen]]
+    logits = model.head(sources_nPE, codes_nPD)
     loss = F.cross_entropy(logits.float().flatten(0, 2), codes_nPD.flatten(), reduction="sum")
     terms.add("visual", loss, codes_nPD.numel())

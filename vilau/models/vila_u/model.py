@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 from vilau.errors import ConfigError, DataError
-from vilau.generation.sampling import Sampling, image_seeds
+from vilau.generation.guidance import Guidance
+from vilau.generation.sampling import Sampling, image_seeds, per_depth
 from vilau.models.interface import LossTerms, Progress, UnifiedModel
 from vilau.models.language import (
     LanguageConfig,
@@ -31,15 +32,21 @@ from vilau.models.storage import (
 )
 from vilau.models.tokenizers import load_tokenizer
 from vilau.models.vila_u.config import HeadConfig, PromptConfig, TowerConfig
-from vilau.models.vila_u.generate import draw_codes, given_images, repeated, write_answers
+from vilau.models.vila_u.generate import (
+    draw_codes,
+    given_images,
+    leading_codes,
+    repeated,
+    write_answers,
+)
 from vilau.models.vila_u.head import DepthTransformer
 from vilau.models.vila_u.losses import cross_entropies
 from vilau.models.vila_u.prompts import VIDEO_START
 from vilau.models.vila_u.sequence import SequenceLayout
-from vilau.models.vila_u.start import fold_statistics
+from vilau.models.vila_u.start import fold_statistics, with_null_token
 from vilau.models.vila_u.tower import VisionTower
 from vilau.models.weight_files import Unfilled
-from vilau.types import MultimodalBatch
+from vilau.types import Document, MultimodalBatch
 
 KIND = "vila_u"
 
@@ -91,6 +98,8 @@ class VilaU(UnifiedModel):
     ) -> "VilaU":
         """Put a trained tower before a (pretrained or random) language model."""
         model, words, language = start_language_model(language)
+        if prompt.null == "learned":
+            words, language = with_null_token(model, words, language)
         return cls(tower, model, language, head, prompt, words)
 
     @classmethod
@@ -156,12 +165,18 @@ class VilaU(UnifiedModel):
 
     # ---------------------------------------------------------------- training
 
-    def losses(self, batch: MultimodalBatch) -> LossTerms:
+    def losses(self, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
         """Text and visual cross entropy over the targets of a batch (reference 3.4).
 
         Images are uint8, or float in [-1, 1].
         """
-        return cross_entropies(self, batch)
+        return cross_entropies(self, batch, packing=packing)
+
+    def count_targets(self, documents: Sequence[Document]) -> dict[str, int]:
+        """Predictions of text tokens and of codes; see ``UnifiedModel.count_targets``."""
+        texts, images = self.sequence.count_targets(documents)
+        spec = self.tokenizer.spec
+        return {"text": texts, "visual": images * spec.num_positions * spec.depth}
 
     def standardise_codes(self, images: Tensor) -> None:
         """Start projector and depth transformer in the scale of the codes of ``images``, uint8.
@@ -182,14 +197,15 @@ class VilaU(UnifiedModel):
     # ---------------------------------------------------------------- generation
 
     @torch.no_grad()
-    def generate_images(
+    def generate_images(  # noqa: PLR0913 - see the interface
         self,
         prompts: str | Sequence[str],
         *,
-        guidance_scale: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 900,
-        top_p: float = 0.96,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
         seed: int | Sequence[int] = 0,
         num_images: int = 1,
         negative_prompt: str | None = None,
@@ -202,8 +218,8 @@ class VilaU(UnifiedModel):
             self,
             rows,
             num_positions=self.sequence.num_positions,
-            guidance_scale=guidance_scale,
-            choose=Sampling(temperature, top_k, top_p),
+            guidance=Guidance(guidance_scale, guidance_start),
+            choose=self._choosers(temperature, top_k, top_p),
             seeds=image_seeds(seed, len(rows)),
             negative_prompt=negative_prompt,
             given_codes=given_codes,
@@ -212,41 +228,46 @@ class VilaU(UnifiedModel):
         return self.tokenizer.decode(codes).float().clamp(-1, 1)
 
     @torch.no_grad()
-    def generate_videos(
+    def generate_videos(  # noqa: PLR0913 - see the interface
         self,
         prompts: str | Sequence[str],
         *,
-        guidance_scale: float = 3.0,
-        temperature: float = 1.0,
-        top_k: int = 900,
-        top_p: float = 0.96,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
         seed: int | Sequence[int] = 0,
         num_videos: int = 1,
         num_frames: int = 8,
         negative_prompt: str | None = None,
         first_frames: Tensor | None = None,
+        given_codes: Tensor | None = None,
         progress: Progress | None = None,
     ) -> Tensor:
         """Draw clips; see ``UnifiedModel.generate_videos``."""
         rows = repeated(prompts, num_videos, name="num_videos")
         if num_frames < 1:
             raise ConfigError(f"num_frames is {num_frames}; write 1 or more.")
-        first = given_images(self, first_frames)
         codes = draw_codes(
             self,
             rows,
             num_positions=self.sequence.num_positions * num_frames,
-            guidance_scale=guidance_scale,
-            choose=Sampling(temperature, top_k, top_p),
+            guidance=Guidance(guidance_scale, guidance_start),
+            choose=self._choosers(temperature, top_k, top_p),
             seeds=image_seeds(seed, len(rows)),
             negative_prompt=negative_prompt,
-            given_codes=None if first is None else self.tokenizer.encode(first),
+            given_codes=leading_codes(self, first_frames, given_codes),
             start=VIDEO_START,
             progress=progress,
         )
         clips = codes.unflatten(1, (num_frames, self.sequence.num_positions))
         # Clip by clip: the decoder's memory is that of one clip, however many are drawn.
         return torch.stack([self.tokenizer.decode(clip).float().clamp(-1, 1) for clip in clips])
+
+    def _choosers(self, temperature: Any, top_k: Any, top_p: Any) -> list[Sampling]:
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return per_depth(self.tokenizer.spec.depth, **settings)
 
     @torch.no_grad()
     def generate_text(

@@ -4,14 +4,11 @@ B rows, T tokens, P visual positions per image, n image spans.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
 from typing import Any
 
-import torch
-from torch import Tensor
-
-from vilau.errors import DataError
+from vilau.errors import ConfigError, DataError
 from vilau.models.vila_u.config import PromptConfig
 from vilau.models.vila_u.prompts import (
     IMAGE_END,
@@ -27,53 +24,8 @@ from vilau.models.vila_u.prompts import (
     open_turns,
     turns,
 )
+from vilau.models.vila_u.rows import Layout, Row, packed, padded
 from vilau.types import Document, ImageSegment, Segment, TextSegment
-
-
-@dataclass
-class Layout:
-    """A padded batch of rows."""
-
-    ids: Tensor
-    """int64 ``(B, T)``; 0 under images and padding (their embeddings come from elsewhere or nowhere)."""
-    mask: Tensor
-    """int64 ``(B, T)``: 1 where there is a token."""
-    targets: Tensor
-    """bool ``(B, T)``: text tokens that bear loss."""
-    span_rows: Tensor
-    """int64 ``(n,)``: row of each image span."""
-    span_starts: Tensor
-    """int64 ``(n,)``: first column of each span. What stands before it predicts its first position:
-    ``<im_start>``, ``<vi_start>``, or the last position of the frame before."""
-    span_images: Tensor
-    """int64 ``(n,)``: which image of the batch stands there."""
-    span_targets: Tensor
-    """bool ``(n,)``: images to be drawn."""
-    dropped: int = 0
-    """Documents left out because an image of theirs would have been cut."""
-
-    def to(self, device: torch.device) -> "Layout":
-        """Move all tensors."""
-        moved: dict[str, Any] = {}
-        for item in fields(self):
-            value = getattr(self, item.name)
-            moved[item.name] = value.to(device) if isinstance(value, Tensor) else value
-        return Layout(**moved)
-
-
-@dataclass
-class _Row:
-    ids: list[int] = field(default_factory=list)
-    targets: list[bool] = field(default_factory=list)
-    spans: list[tuple[int, int, bool]] = field(default_factory=list)  # start, image, target
-
-    def text(self, ids: Sequence[int], *, target: bool = False) -> None:
-        self.ids.extend(ids)
-        self.targets.extend([target] * len(ids))
-
-    def image(self, index: int, num_positions: int, *, target: bool = False) -> None:
-        self.spans.append((len(self.ids), index, target))
-        self.text([0] * num_positions)
 
 
 class SequenceLayout:
@@ -127,36 +79,64 @@ class SequenceLayout:
 
     # ------------------------------------------------------------------ documents
 
-    def lay_out(self, documents: Sequence[Document]) -> Layout:
-        """Lay out documents as right-padded rows of at most ``max_length`` tokens.
+    def lay_out(self, documents: Sequence[Document], *, packing: bool = False) -> Layout:
+        """Lay out documents as right-padded rows of at most ``max_length`` tokens, each its own or ``packing`` them.
 
-        A longer document loses its end where that is text; one that would lose part of an image or a
-        clip is left out and counted. (The published code fails on the first kind of loss: reference 8.2.)
+        A longer document loses its end where that is text; one that would lose part of an image or a clip is left
+        out; both are counted. (The published code fails on the first kind of loss: reference 8.2.) Packed documents
+        share rows of ``max_length`` tokens, see ``first_fit``, and are told apart in the layout.
         """
-        rows = [row for d in documents if (row := self._fitting(self._row(d))) is not None]
-        dropped = len(documents) - len(rows)
+        rows, dropped, cut = self._rows(documents)
         if dropped:
             warnings.warn(
                 "a document is left out: cut to the language model's max_length of "
                 f"{self.max_length} it would lose part of an image; shorten it or raise max_length.",
                 stacklevel=2,
             )
+        if cut:
+            warnings.warn(
+                "a document loses the end of its text, which is longer than the language model's max_length of "
+                f"{self.max_length}; shorten it or raise max_length.",
+                stacklevel=2,
+            )
         if not rows:  # nothing to learn from, yet a row that every part of the model can run on
-            rows = [_Row([self.tokenizer.eos_token_id], [False])]
-        layout = self._pad(rows, left=False)
-        layout.dropped = dropped
+            rows = [Row([self.tokenizer.eos_token_id], [False])]
+        if packing:
+            if self.max_length is None:
+                raise ConfigError(
+                    "model.packing is true, but the language model has no max_length, which is the length of a "
+                    "packed row; write false, or a max_length."
+                )
+            rows = packed(rows, self.max_length)
+        layout = padded(rows, self.num_positions, left=False, isolated=packing)
+        layout.dropped, layout.cut = dropped, cut
         return layout
 
-    def _fitting(self, row: _Row) -> _Row | None:
-        limit = self.max_length
-        if limit is None or len(row.ids) <= limit:
-            return row
-        if any(start + self.num_positions > limit for start, _, _ in row.spans):
-            return None
-        return _Row(row.ids[:limit], row.targets[:limit], row.spans)
+    def count_targets(self, documents: Sequence[Document]) -> tuple[int, int]:
+        """Return how many text tokens and how many images of ``documents`` bear loss, those of ``lay_out``."""
+        rows, _, _ = self._rows(documents)
+        texts = sum(sum(row.targets) for row in rows)
+        return texts, sum(target for row in rows for _, _, target in row.spans)
 
-    def _row(self, document: Document) -> _Row:
-        row = _Row()
+    def _rows(self, documents: Sequence[Document]) -> tuple[list[Row], int, int]:
+        """Rows of the documents that fit, and how many were left out and cut."""
+        rows: list[Row] = []
+        found: Counter[str] = Counter()
+        for document in documents:
+            row = self._row(document)
+            if self.max_length is not None and len(row.ids) > self.max_length:
+                shorter = row.cut(self.max_length, self.num_positions)
+                found["cut" if shorter else "dropped"] += 1
+                if shorter is None:
+                    continue
+                row = shorter
+            if row.targets:
+                row.targets[0] = False  # nothing stands before it that could predict it
+            rows.append(row)
+        return rows, found["dropped"], found["cut"]
+
+    def _row(self, document: Document) -> Row:
+        row = Row()
         row.text(self.opening())
         if self._published:
             self._check_marks(document.segments)
@@ -167,10 +147,7 @@ class SequenceLayout:
         else:
             for segment in document.segments:
                 self._segment(row, segment)
-        if document.masked:
-            row.targets = [False] * len(row.targets)
-            row.spans = [(start, image, False) for start, image, _ in row.spans]
-        return row
+        return row.without_targets() if document.masked else row
 
     # ------------------------------------------------------------------ prompts at inference
 
@@ -178,16 +155,17 @@ class SequenceLayout:
         """Left-padded rows that end in ``start``; an empty prompt is the null prompt."""
         self.token(start)
         rows = [self._prompt([([TextSegment(prompt)], [])], after=start) for prompt in prompts]
-        return self._pad(rows, left=True)
+        return padded(rows, self.num_positions, left=True)
 
     def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
         """Left-padded rows of chats that end in the assistant's mark, ready for the answer."""
         for chat in chats:
             self._check_marks(chat)
-        return self._pad([self._prompt(open_turns(chat)) for chat in chats], left=True)
+        rows = [self._prompt(open_turns(chat)) for chat in chats]
+        return padded(rows, self.num_positions, left=True)
 
-    def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> _Row:
-        row = _Row()
+    def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> Row:
+        row = Row()
         row.text(self.opening())
         if self._published:
             parts = chat_parts(chat, self.prompt, end=self.tokenizer.eos_token)
@@ -200,7 +178,7 @@ class SequenceLayout:
 
     # ------------------------------------------------------------------ the published form
 
-    def _write(self, row: _Row, parts: Sequence[Part]) -> None:
+    def _write(self, row: Row, parts: Sequence[Part]) -> None:
         """Append parts: words are tokenised in one piece from image to image."""
         piece: list[Words] = []
         for part in parts:
@@ -212,7 +190,7 @@ class SequenceLayout:
                 piece.append(part)
         self._write_piece(row, piece)
 
-    def _write_piece(self, row: _Row, piece: Sequence[Words]) -> None:
+    def _write_piece(self, row: Row, piece: Sequence[Words]) -> None:
         if not piece:
             return
         text = "".join(words.text for words in piece)
@@ -236,7 +214,7 @@ class SequenceLayout:
 
     # ------------------------------------------------------------------ the plain form
 
-    def _chat(self, row: _Row, chat: Sequence[Turn], *, system: bool = True) -> None:
+    def _chat(self, row: Row, chat: Sequence[Turn], *, system: bool = True) -> None:
         for number, (context, answer) in enumerate(chat):
             self._user_turn(row, context, system=system and number == 0)
             for segment in answer:
@@ -244,7 +222,7 @@ class SequenceLayout:
             if answer:
                 row.text([self.tokenizer.eos_token_id], target=True)
 
-    def _user_turn(self, row: _Row, context: Sequence[Segment], *, system: bool) -> None:
+    def _user_turn(self, row: Row, context: Sequence[Segment], *, system: bool) -> None:
         words = self.prompt.system if system else ""
         empty = all(isinstance(s, TextSegment) and not s.text.strip() for s in context)
         # An empty turn loses its separators too: the published null prompt "... USER:ASSISTANT:".
@@ -254,7 +232,7 @@ class SequenceLayout:
                 self._segment(row, segment)
         row.text(self.ids_of(self.prompt.assistant if empty else f" {self.prompt.assistant}"))
 
-    def _segment(self, row: _Row, segment: Segment) -> None:
+    def _segment(self, row: Row, segment: Segment) -> None:
         if isinstance(segment, TextSegment):
             if segment.text.strip():
                 row.text(self.ids_of(" " + segment.text.strip()), target=segment.target)
@@ -267,27 +245,3 @@ class SequenceLayout:
             row.image(index, self.num_positions, target=segment.target)
         if not segment.bare:
             row.text([self.token(end)], target=segment.target)
-
-    # ------------------------------------------------------------------ padding
-
-    def _pad(self, rows: Sequence[_Row], *, left: bool) -> Layout:
-        length = max(len(row.ids) for row in rows)
-        ids, mask, targets = [], [], []
-        spans: list[tuple[int, int, int, bool]] = []
-        for number, row in enumerate(rows):
-            gap = length - len(row.ids)
-            before, after = (gap, 0) if left else (0, gap)
-            ids.append([0] * before + row.ids + [0] * after)
-            mask.append([0] * before + [1] * len(row.ids) + [0] * after)
-            targets.append([False] * before + row.targets + [False] * after)
-            spans.extend((number, start + before, image, t) for start, image, t in row.spans)
-        columns = list(zip(*spans, strict=True)) if spans else [(), (), (), ()]
-        return Layout(
-            ids=torch.tensor(ids),
-            mask=torch.tensor(mask),
-            targets=torch.tensor(targets),
-            span_rows=torch.tensor(columns[0], dtype=torch.int64),
-            span_starts=torch.tensor(columns[1], dtype=torch.int64),
-            span_images=torch.tensor(columns[2], dtype=torch.int64),
-            span_targets=torch.tensor(columns[3], dtype=torch.bool),
-        )

@@ -1,4 +1,4 @@
-"""Where training starts from: first layers in the scale of the code vectors they read.
+"""Where training starts from: a token for the dropped caption, first layers in the scale of the code vectors they read.
 
 SigLIP's residual stream has a mean of several standard deviations in some directions, which a fresh linear layer passes
 on to all of its outputs. Folding (v - mean) / deviation into the weights starts projector and depth transformer from
@@ -7,14 +7,35 @@ standardised inputs, without a layer that the published model lacks.
 N images, P positions, Z code width.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import LlamaForCausalLM
 
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
+from vilau.models.language import LanguageConfig, MetaTokenizer, enlarge_vocabulary
+from vilau.models.vila_u.config import NULL_TOKEN
 from vilau.models.vila_u.tower import VisionTower
+
+
+def with_null_token(
+    model: LlamaForCausalLM, words: Any, config: LanguageConfig
+) -> tuple[Any, LanguageConfig]:
+    """Give a language model the token ``<null>``, whose row of the table is the learned null embedding.
+
+    Returns the enlarged tokenizer and config.
+    """
+    if isinstance(words, MetaTokenizer):
+        words = MetaTokenizer(len(words) + 1)
+    else:
+        words.add_tokens([NULL_TOKEN], special_tokens=True)
+    enlarge_vocabulary(model, len(words))
+    return words, replace(config, vocab_size=model.config.vocab_size)
 
 
 @torch.no_grad()

@@ -17,8 +17,10 @@ from vilau.errors import ConfigError, DataError
 from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.models.encoders.load import load_encoders
+from vilau.models.encoders.weights import build_encoders
 from vilau.models.interface import CodeSpec, VisualTokenizer
-from vilau.models.siglip import TextInputs, build_siglip, check_image_size, load_siglip
+from vilau.models.siglip import TextInputs, check_image_size
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
 from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConfig
@@ -49,7 +51,7 @@ class VisionTower(VisualTokenizer):
         super().__init__()
         self.config = config
         self.sizes = SiglipSizes(**config.siglip)
-        self.siglip = siglip if siglip is not None else build_siglip(self.sizes)
+        self.siglip = siglip if siglip is not None else build_encoders(self.sizes)
         width, grid, decoder = self.sizes.hidden_size, self.sizes.grid, config.decoder
         self.quantizer = ResidualQuantizer(width=width, **dataclasses.asdict(config.quantizer))
         self.post_quant_conv = nn.Conv2d(width, decoder.z_channels, 1)
@@ -72,11 +74,11 @@ class VisionTower(VisualTokenizer):
     def from_siglip(
         cls, source: str, *, quantizer: QuantizerConfig, decoder: DecoderConfig
     ) -> "VisionTower":
-        """Start a tower from pretrained SigLIP weights: ``world-siglip``, a folder, or a hub name.
+        """Start a tower from pretrained weights: ``world-siglip``, or what else ``load_encoders`` opens.
 
         Raises ``ConfigError`` for a decoder whose pixels are not the image's: it could not be trained.
         """
-        siglip, sizes = load_siglip(source)
+        siglip, sizes = load_encoders(source)
         check_decoder(decoder, sizes)
         config = TowerConfig(dataclasses.asdict(sizes), quantizer, decoder)
         return cls(config, siglip)

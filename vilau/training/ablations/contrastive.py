@@ -33,7 +33,10 @@ class ContrastiveAblation(TowerTraining):
 
     def on_train_batch_start(self, batch: ImageTextBatch, batch_idx: int) -> None:
         """Now and then compare the two losses' gradients on this batch."""
-        if self.weights["contrastive_weight"] == 0:
+        blocks = self.tower.siglip.vision_model.encoder.layers[:-1]
+        if self.weights["contrastive_weight"] == 0 or not any(
+            p.requires_grad for p in blocks.parameters()
+        ):
             return
         if self.global_step % self.measure_every_n_steps == 0:
             self._measure_conflict(batch)

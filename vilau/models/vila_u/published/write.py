@@ -43,6 +43,7 @@ from vilau.models.vila_u.published.write_config import (
     tower_fields,
 )
 from vilau.models.vila_u.published.write_siglip import (
+    check_siglip,
     is_published_siglip,
     siglip_fields,
     siglip_name,
@@ -64,6 +65,7 @@ def export_published(model: VilaU, folder: Path) -> None:
     config.json last: a folder with a config is complete. Raises ``CheckpointError`` for a model without weights,
     a folder that holds other things, and when it cannot be written.
     """
+    check_siglip(model.tokenizer.sizes)
     _check_weights(model)
     _check_words(model.words)
     _check_place(folder, ROOT_TYPE)
@@ -90,6 +92,7 @@ def export_published_tower(tower: VisionTower, folder: Path) -> None:
     The published code starts such a depth transformer from random weights. A SigLIP that is not one of the two
     published is described in a folder inside. Otherwise as ``export_published``, which also says what it raises.
     """
+    check_siglip(tower.sizes)
     _check_weights(tower)
     _check_place(folder, TOWER_TYPE)
     state = gathered_state(tower)

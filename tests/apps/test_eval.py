@@ -1,0 +1,242 @@
+"""``vilau eval``: what is missing is named, answers and drawings are kept, twins need nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from tests.apps.conftest import Command
+from tests.data import published_files as files
+from tests.models import tiny
+from vilau.apps.evaluation import asking, twins
+from vilau.models.vila_u.model import VilaU
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    folder = tmp_path / "benchmarks"
+    for name in ("pope", "mme", "mmvet", "mjhq", "genai", "msvd_qa"):
+        files.WRITERS[name](folder / name)
+    return folder
+
+
+def test_what_is_missing_is_named_with_its_place(
+    vilau: Command, data: Path, model_folder: Path
+) -> None:
+    code, out, err = vilau("eval", "--suite", "table2", "--check")
+    assert (code, err) == (1, "")
+    lines = dict(line.split(": ", 1) for line in out.splitlines())
+    assert lines["pope"] == "POPE is there"
+    assert lines["gqa"] == (
+        "GQA test-dev balanced is missing; put these of its own files there: "
+        "benchmarks/gqa/testdev_balanced_questions.json, benchmarks/gqa/images"
+    )
+    code, out, _ = vilau("eval", "--suite", "table4", "--check", "--data", data / "none")
+    assert code == 1
+    assert "mjhq: scored by clean-fid 0.1.35, in an environment of its own" in out
+    assert vilau("eval", "--suite", "table5", "--check")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--suite", "tabel2"], "--suite is `tabel2`. Did you mean `table2`?"),
+        (["--benchmarks", "popee"], "--benchmarks holds `popee`. Did you mean `pope`?"),
+        (
+            ["--benchmarks", "world_popp"],
+            "--benchmarks holds `world_popp`. Did you mean `world_pope`?",
+        ),
+        ([], "nothing is asked for; write --suite"),
+        (["--benchmarks", "pope"], "--model is missing; give the folder of a trained model"),
+        (["--rescore", "x.jsonl", "--suite", "table2"], "--rescore needs the one benchmark"),
+    ],
+)
+def test_mistakes(vilau: Command, data: Path, arguments: list[str], sentence: str) -> None:
+    code, _, err = vilau("eval", *arguments)
+    assert code == 2
+    assert sentence in err
+
+
+def test_answers_are_scored_kept_and_scored_again(
+    vilau: Command, data: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("pope", "mme", "mmvet", "msvd_qa")
+    command = (
+        "eval",
+        "--benchmarks",
+        *names,
+        "--model",
+        model_folder,
+        "--batch-size",
+        4,
+        "--max-new-tokens",
+        3,
+    )
+    code, out, err = vilau(*command)
+    assert code == 0, err
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert {name.split("/")[0] for name in results} == set(names)
+    assert "pope/accuracy" in out
+    rows = [
+        json.loads(line)
+        for line in (tmp_path / "evaluation" / "pope.jsonl").read_text().splitlines()
+    ]
+    assert len(rows) == 6
+    assert {"question_id", "question", "answer", "category", "prompt", "prediction"} == set(rows[0])
+    assert json.loads(
+        (tmp_path / "evaluation" / "mmvet-for-the-judge.json").read_text()
+    ).keys() == {"v1_0"}
+
+    # Cut in the middle of an answer, as by a kill: only what is missing is asked.
+    path = tmp_path / "evaluation" / "pope.jsonl"
+    text = path.read_text()
+    kept = text.splitlines(keepends=True)[:4]
+    path.unlink()
+    Path(f"{path}.part").write_text("".join(kept) + '{"question_id": 9, "pro')
+    asked: list[str] = []
+    answers = asking.answers
+    monkeypatch.setattr(
+        asking,
+        "answers",
+        lambda model, batch, *rest: (
+            asked.extend(q.prompt for q in batch),
+            answers(model, batch, *rest),
+        )[1],
+    )
+    assert vilau(*command)[0] == 0
+    assert len(asked) == 2
+    assert path.read_text() == text
+
+    code, out, _ = vilau("eval", "--rescore", path, "--benchmarks", "pope", "--style", "llava")
+    assert code == 0
+    assert "pope/random_f1" in out
+    path.write_text(text[:-30])
+    code, _, err = vilau("eval", "--rescore", path, "--benchmarks", "pope")
+    assert code == 2
+    assert "pope.jsonl, line 6 is cut short" in err
+
+
+def test_answers_to_other_questions_or_of_another_model_are_refused(
+    vilau: Command, data: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    command = ("eval", "--benchmarks", "pope", "--model", model_folder, "--max-new-tokens", 2)
+    assert vilau(*command)[0] == 0
+    code, _, err = vilau(*command, "--limit", 2)
+    assert code == 2
+    assert "holds 6 answers to other questions than the 2 of this command" in err
+    code, _, err = vilau(*command[:-1], 3)
+    assert code == 2
+    assert "holds an evaluation with max_new_tokens 2, now it is 3" in err
+    (data / "pope" / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
+    code, _, err = vilau(*command, "--out", "other")
+    assert code == 2
+    assert "1 of 1 pictures or videos are not in benchmarks/pope" in err
+
+
+def test_drawings_are_finished_and_their_scorers_told(
+    vilau: Command, data: Path, model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ("eval", "--suite", "table4", "--model", model_folder, "--floors", "--batch-size", 2)
+    code, out, err = vilau(*command)
+    assert code == 0, err
+    drawn = sorted(
+        path.relative_to(tmp_path).as_posix() for path in (tmp_path / "evaluation").rglob("*.png")
+    )
+    assert [path for path in drawn if path.startswith("evaluation/mjhq/")] == [
+        "evaluation/mjhq/animals/h1.png", "evaluation/mjhq/logo/h0.png",
+    ]  # fmt: skip
+    assert len(drawn) == 6
+    assert "fid.compute_fid" in out
+    assert "benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq\n" in out
+    assert "benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq-rebuilt\n" in out
+    assert "benchmarks/mjhq/mjhq30k_imgs/logo evaluation/mjhq/logo\n" in out
+    # One picture is gone: it alone is drawn again, and is the same.
+    lost = tmp_path / "evaluation" / "mjhq" / "animals" / "h1.png"
+    before = Image.open(lost).tobytes()
+    lost.unlink()
+    prompts: list[str] = []
+    generate = VilaU.generate_images
+
+    def counted(self, asked, **settings):  # type: ignore[no-untyped-def]
+        prompts.extend(asked)
+        return generate(self, asked, **settings)
+
+    monkeypatch.setattr(VilaU, "generate_images", counted)
+    assert vilau(*command)[0] == 0
+    assert prompts == ["a cat"]
+    assert Image.open(lost).tobytes() == before
+
+    code, out, _ = vilau(
+        "eval", "--suite", "table5", "--model", model_folder, "--limit", 2, "--out", "five"
+    )
+    assert code == 0
+    assert sorted(path.name for path in (tmp_path / "five" / "genai").iterdir()) == [
+        "00001.png",
+        "00002.png",
+    ]
+    compile((tmp_path / "five" / "score_genai.py").read_text(), "score_genai.py", "exec")
+    assert "t2v-metrics==3.0" in out
+
+
+@pytest.fixture
+def larger_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model of 32 pixels, the least that scenes are drawn on."""
+    monkeypatch.setattr(tiny, "SIDE", 32)
+    tiny.vila_u().save(tmp_path / "larger")
+    return tmp_path / "larger"
+
+
+def test_twins_need_no_data(
+    vilau: Command, larger_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "PRIOR_SCENES", 5)
+    command = ("eval", "--benchmarks", "world_gqa", "world_msvd_qa", "world_genai", "world_mjhq",
+               "--model", larger_model, "--limit", 2, "--max-new-tokens", 2, "--device", "cpu")  # fmt: skip
+    assert vilau("eval", "--suite", "table3", "--world", "--check")[0] == 0
+    code, _, err = vilau(*command, "--data", "nowhere")
+    assert code == 0, err
+    results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert results["test/world_gqa_accuracy"]["passport"]["num_samples"] >= 2
+    assert results["test/world_msvd_qa_accuracy_ceiling"]["value"] == 1.0
+    assert {
+        "test/world_genai",
+        "test/world_genai_empty_image",
+        "test/world_mjhq_fid_rebuilt",
+    } <= set(results)
+    assert all(found["passport"] for found in results.values())
+    path = tmp_path / "evaluation" / "predictions" / "world_gqa.jsonl"
+    code, out, _ = vilau("eval", "--rescore", path, "--benchmarks", "world_gqa")
+    assert code == 0
+    assert out.split()[-1] == f"{results['test/world_gqa_accuracy']['value']:.4f}"
+
+
+def test_tasks_for_lmms_eval(
+    vilau: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "PRIOR_SCENES", 5)
+    code, out, err = vilau(
+        "eval", "--write-lmms-tasks", "tasks", "--benchmarks", "world_gqa", "--limit", 3
+    )
+    assert code == 0, err
+    assert out.endswith("--include_path tasks --tasks world_gqa\n")
+    assert (tmp_path / "tasks" / "world_gqa.yaml").exists()
+
+
+def test_imagenet_is_classified_by_names(
+    vilau: Command, model_folder: Path, tower_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "benchmarks" / "imagenet"
+    files.write(folder / "classnames.json", {"n1": "red circle", "n2": "blue square"})
+    for name, value in (("n1/a.JPEG", 250), ("n1/b.png", 200), ("n2/c.jpg", 5)):
+        files.picture(folder / "val" / name, value)
+    code, out, err = vilau("eval", "--suite", "table1", "--model", tower_folder)
+    assert code == 0, err
+    found = json.loads((tmp_path / "evaluation" / "results.json").read_text())
+    assert found["imagenet/top1"]["value"] in (pytest.approx(n / 3) for n in range(4))
+    (folder / "val" / "n2" / "c.jpg").unlink()
+    code, _, err = vilau("eval", "--suite", "table1", "--model", tower_folder)
+    assert code == 2
+    assert "holds no pictures; put class n2" in err

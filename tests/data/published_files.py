@@ -1,0 +1,154 @@
+"""Published benchmarks in their own file layouts, tiny: made by hand for the readers and the verb."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+SIDE = 16
+
+
+def write(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = content if isinstance(content, str) else json.dumps(content)
+    path.write_text(text, encoding="utf-8")
+
+
+def picture(path: Path, value: int = 0) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (SIDE, SIDE), (value, 100, 200)).save(path)
+
+
+def video(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = [Image.new("RGB", (SIDE, SIDE), (20 * n, 0, 0)) for n in range(6)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+
+
+def coco(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        picture(folder / "val2014" / f"COCO_val2014_{number:012d}.jpg", number)
+
+
+def vqa(folder: Path, prefix: str = "v2_") -> None:
+    asked = [{"question_id": 10 + n, "image_id": n, "question": f"what is {n}?"} for n in (1, 2)]
+    truths = [
+        {
+            "question_id": 10 + n,
+            "answers": [{"answer": "red", "answer_id": k + 1} for k in range(10)],
+        }
+        for n in (2, 1)
+    ]
+    write(folder / f"{prefix}OpenEnded_mscoco_val2014_questions.json", {"questions": asked})
+    write(folder / f"{prefix}mscoco_val2014_annotations.json", {"annotations": truths})
+    coco(folder, 1, 2)
+
+
+def gqa(folder: Path) -> None:
+    write(
+        folder / "testdev_balanced_questions.json",
+        {"a": {"question": "What color is it?", "answer": "red", "imageId": "n7"}},
+    )
+    picture(folder / "images" / "n7.jpg")
+
+
+def textvqa(folder: Path) -> None:
+    row = {
+        "question_id": 3,
+        "image_id": "i",
+        "question": "what BRAND is it?",
+        "answers": ["red"] * 10,
+    }
+    write(folder / "TextVQA_0.5.1_val.json", {"data": [row]})
+    picture(folder / "train_images" / "i.jpg")
+
+
+def pope(folder: Path) -> None:
+    for setting in ("random", "popular", "adversarial"):
+        lines = [
+            {"question_id": n, "image": "COCO_val2014_000000000001.jpg", "text": "Is there a cat?", "label": truth}
+            for n, truth in enumerate(("yes", "no"))
+        ]  # fmt: skip
+        write(folder / f"coco_pope_{setting}.json", "\n".join(map(json.dumps, lines)) + "\n")
+    coco(folder, 1)
+
+
+def mme(folder: Path) -> None:
+    top = folder / "MME_Benchmark_release_version"
+    lines = "Is it red? Please answer yes or no.\tYes\nIs it blue? Please answer yes or no.\tNo\n"
+    picture(top / "color" / "1.jpg")
+    write(top / "color" / "1.txt", lines)
+    picture(top / "posters" / "images" / "2.png")
+    write(top / "posters" / "questions_answers_YN" / "2.txt", lines)
+
+
+def seedbench(folder: Path, *, videos: bool = False) -> None:
+    options = {f"choice_{letter}": f"{letter} thing" for letter in "abcd"}
+    rows = [
+        {
+            "question_id": n,
+            "question": "what?",
+            "answer": "B",
+            "data_type": kind,
+            "data_id": name,
+            **options,
+        }
+        for n, (kind, name) in enumerate((("image", "x.png"), ("video", "y.gif")))
+    ]
+    write(folder / "SEED-Bench.json", {"questions": rows})
+    picture(folder / "SEED-Bench-image" / "x.png")
+    if videos:
+        video(folder / "SEED-Bench-video" / "y.gif")
+
+
+def mmvet(folder: Path) -> None:
+    row = {
+        "imagename": "v.png",
+        "question": "what?",
+        "answer": "red<AND>blue",
+        "capability": ["rec", "ocr"],
+    }
+    write(folder / "mm-vet.json", {"v1_0": row})
+    picture(folder / "images" / "v.png")
+
+
+def video_qa(folder: Path) -> None:
+    write(
+        folder / "test_q.json",
+        [{"video_name": "vid1", "question": "what moves", "question_id": "q1"}],
+    )
+    write(folder / "test_a.json", [{"answer": "cat", "question_id": "q1"}])
+    video(folder / "videos" / "v_vid1.gif")
+
+
+def mjhq(folder: Path) -> None:
+    content = {
+        "h1": {"prompt": "a cat", "category": "animals"},
+        "h0": {"prompt": "a logo", "category": "logo"},
+    }
+    write(folder / "meta_data.json", content)
+    for name, row in content.items():
+        picture(folder / "mjhq30k_imgs" / row["category"] / f"{name}.jpg")
+
+
+def genai(folder: Path) -> None:
+    write(folder / "prompts.txt", "\n".join(f"prompt {n}" for n in range(1, 528)))
+    write(folder / "genai_skills.json", {"basic": ["00001", "00002"]})
+
+
+def vbench(folder: Path) -> None:
+    content = [
+        {"prompt_en": "a cat", "dimension": ["color"]},
+        {"prompt_en": "a cat", "dimension": ["scene"]},
+    ]
+    write(folder / "VBench_full_info.json", content)
+
+
+WRITERS = {
+    "vqav2": vqa, "gqa": gqa, "textvqa": textvqa, "pope": pope, "mme": mme, "seedbench": seedbench, "mmvet": mmvet,
+    "ok_vqa": lambda folder: vqa(folder, ""), "msvd_qa": video_qa, "activitynetqa": video_qa, "mjhq": mjhq,
+    "genai": genai, "vbench": vbench,
+}  # fmt: skip

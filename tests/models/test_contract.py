@@ -1,0 +1,120 @@
+"""What a unified model promises, whatever is inside: batches, caches, guidance and broken weights."""
+
+import pytest
+import torch
+
+from tests.models import tiny
+from tests.models.forms import FORMS, forms_batch
+from vilau.errors import CheckpointError
+from vilau.generation.guidance import Guidance
+from vilau.layers.pixels import to_float
+from vilau.models.vila_u.generate import draw_codes
+from vilau.models.vila_u.parts import embedded
+from vilau.models.vila_u.prompts import chat_segments
+
+PROMPTS = ["a red circle", "a green star left of two squares"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """A model whose pictures depend on the prompt, unlike a freshly made one's."""
+    made = tiny.vila_u(max_length=256)
+    with torch.no_grad():
+        made.head.classifier.weight *= 20
+        for part in (made.head.hidden_projection, made.language.model.embed_tokens):
+            part.weight *= 3
+    return made
+
+
+def test_a_batch_is_the_sum_of_its_documents_in_all_forms(model):
+    together = model.losses(forms_batch())
+    alone = [model.losses(forms_batch(name)) for name in FORMS]
+    for name in ("text", "visual"):
+        torch.testing.assert_close(
+            together.sums[name], sum(a.sums[name] for a in alone), rtol=1e-5, atol=1e-4
+        )
+        assert together.counts[name] == sum(a.counts[name] for a in alone)
+
+
+@torch.no_grad()
+def test_cached_logits_of_codes_are_those_of_a_full_forward(model):
+    """With guidance as well: at each depth of each position, for both rows of a batch."""
+    heard = []
+
+    def choose(logits, uniforms):
+        heard.append(logits.clone())
+        return logits.argmax(dim=-1)
+
+    for scale in (1.0, 2.5):
+        heard.clear()
+        codes = draw_codes(
+            model, PROMPTS, num_positions=16, guidance=Guidance(scale), choose=choose, seeds=[0, 1]
+        )
+        cached = torch.stack(heard, dim=1).unflatten(1, (16, 3))
+        for row, prompt in enumerate(PROMPTS):
+            with_words, without = (_full_logits(model, text, codes[row]) for text in (prompt, ""))
+            expected = without + scale * (with_words - without)
+            torch.testing.assert_close(cached[row], expected, rtol=1e-4, atol=1e-3)
+
+
+def _full_logits(model, prompt, codes):
+    row = model.sequence.drawing_prompts([prompt])
+    visual = model.project(model.tokenizer.embed(codes[None]))
+    words = model.language.model.embed_tokens(row.ids)
+    inputs = torch.cat([words, visual[:, :-1]], dim=1)
+    hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[:, -len(codes) :]
+    return model.head(hidden, codes[None])[0]
+
+
+@torch.no_grad()
+def test_cached_logits_of_words_are_those_of_a_full_forward(model):
+    heard = []
+    hook = model.language.lm_head.register_forward_hook(lambda m, i, out: heard.append(out))
+    image = to_float(tiny.images(1))
+    try:
+        model.generate_text(image, "what", max_new_tokens=4)
+    finally:
+        hook.remove()
+    row = model.sequence.answer_prompts([chat_segments("what", [0], bare=False)])
+    inputs = embedded(model, row, model.tokenizer.quantize(image).features)
+    for logits in heard:
+        full = model.language(inputs_embeds=inputs).logits[:, -1]
+        torch.testing.assert_close(logits.flatten(), full.flatten(), rtol=1e-4, atol=1e-4)
+        added = model.language.model.embed_tokens(full.argmax(dim=-1, keepdim=True))
+        inputs = torch.cat([inputs, added], dim=1)
+    assert heard
+
+
+def test_guidance_of_one_reads_the_prompt_alone(model):
+    settings = {"guidance_scale": 1.0, "seed": [3, 4]}
+    plain = model.generate_images(PROMPTS, **settings)
+    for negative in ("two squares", "a red circle"):
+        assert torch.equal(
+            model.generate_images(PROMPTS, negative_prompt=negative, **settings), plain
+        )
+    guided = model.generate_images(PROMPTS, guidance_scale=3.0, seed=[3, 4])
+    assert not torch.equal(guided, plain)
+
+
+def test_two_results_are_those_of_two_calls(model):
+    images = to_float(tiny.images(2))
+    both = model.generate_images(PROMPTS, seed=[3, 4])
+    answers = model.answer(images, ["what", "how many squares are there"], max_new_tokens=6)
+    for row, (prompt, question) in enumerate(
+        zip(PROMPTS, ["what", "how many squares are there"], strict=True)
+    ):
+        own = model.generate_images(prompt, seed=[3 + row])
+        torch.testing.assert_close(own, both[row : row + 1])  # the decoder's sums round by batch
+        assert model.generate_text(images[row, None], question, max_new_tokens=6) == answers[row]
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_logits_that_are_no_numbers_are_one_sentence(temperature):
+    broken = tiny.vila_u()
+    with torch.no_grad():
+        broken.language.model.norm.weight.fill_(float("nan"))
+    for call in (broken.generate_images, lambda *a, **k: broken.generate_text(None, *a, **k)):
+        with pytest.raises(
+            CheckpointError, match="logits are NaN or infinite.*take another checkpoint"
+        ):
+            call("a red circle", temperature=temperature)

@@ -1,0 +1,257 @@
+"""``vilau eval --suite table2 --model MODEL``: published benchmarks, or the drawn world's twins of them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vilau.apps.common import (
+    DTYPES,
+    MODEL_HELP,
+    add_pictures,
+    add_seed,
+    at_least_one,
+    make_parser,
+    not_negative,
+    open_model,
+    say,
+)
+from vilau.apps.evaluation.results import begin, keep
+from vilau.apps.evaluation.suites import (
+    DRAWINGS,
+    QUESTIONS,
+    SUITES,
+    Listed,
+    chosen_names,
+    known_benchmarks,
+)
+from vilau.errors import ConfigError
+
+DATA_VARIABLE = "VILAU_BENCHMARKS"
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the verb to the command line."""
+    parser = make_parser(
+        subparsers,
+        "eval",
+        "measure a model on published benchmarks, or on the drawn world's twins",
+        more="Says for each benchmark what of its data is not on this machine and where to put it, and runs those "
+        "that are there; the exit code is 1 where some were not. Answers and drawings are kept as they come: "
+        "the same command goes on after a stop. Benchmarks that another tool scores are drawn into the files it "
+        "reads, and its command is printed.",
+        example="vilau eval --suite table2 --model runs/quickstart/aligned/finetune --world",
+    )
+    parser.add_argument("--suite", metavar="NAME", help=f"the paper's table: {', '.join(SUITES)}")
+    parser.add_argument(
+        "--benchmarks",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="single benchmarks, e.g. pope mme",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--world", action="store_true", help="the drawn world's twins; needs no data"
+    )
+    parser.add_argument(
+        "--level",
+        default="base",
+        help="level of the drawn world the model was trained in (default: base)",
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help=f"folder with a folder per benchmark (default: ${DATA_VARIABLE}, else benchmarks)",
+    )
+    parser.add_argument(
+        "--out", default="evaluation", metavar="DIR", help="folder to write (default: evaluation)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="only say what is there and what is missing"
+    )
+    _add_settings(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--style",
+        choices=("lmms", "llava"),
+        default="lmms",
+        help="whose scripts read the answers (default: lmms)",
+    )
+    parser.add_argument(
+        "--limit", type=at_least_one, metavar="N", help="only N questions or prompts of each"
+    )
+    parser.add_argument("--batch-size", type=at_least_one, default=8, help="at once (default: 8)")
+    parser.add_argument(
+        "--max-new-tokens", type=at_least_one, help="longest answer (default: the benchmark's own)"
+    )
+    parser.add_argument(
+        "--guidance-scale",
+        type=not_negative,
+        default=3.0,
+        help="of drawings; 1 is the model alone (default: 3)",
+    )
+    parser.add_argument(
+        "--floors",
+        action="store_true",
+        help="also write FID's floors: real pictures at the model's size, and rebuilt",
+    )
+    parser.add_argument(
+        "--templates",
+        metavar="FILE",
+        help="of ImageNet's prompts, one per line (default: CLIP's eight)",
+    )
+    parser.add_argument(
+        "--rescore",
+        nargs="+",
+        metavar="FILE",
+        help="score files of predictions again, of the one benchmark named",
+    )
+    parser.add_argument(
+        "--write-lmms-tasks",
+        metavar="DIR",
+        help="write the twins as tasks for `lmms_eval --include_path DIR`",
+    )
+    add_pictures(parser)
+    add_seed(parser)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="number format of the weights (default: as stored)"
+    )
+    parser.add_argument(
+        "--allow-pickle",
+        action="store_true",
+        help="also read weights stored as .bin or .pth, tensors alone",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure what was asked for; returns the exit code. Raises the errors of ``vilau.errors``."""
+    if args.rescore:
+        return _rescore(args)
+    if args.write_lmms_tasks:
+        return _write_tasks(args)
+    world = args.world or any(name.startswith("world_") for name in args.benchmarks)
+    names = chosen_names(args.suite, args.benchmarks, world=world)
+    if world:
+        return _run_world(names, args)
+    listed = known_benchmarks()
+    chosen = [listed[name] for name in names]
+    data = Path(args.data or os.environ.get(DATA_VARIABLE) or "benchmarks").expanduser()
+    ready = [one for one in chosen if tell(one, data)]
+    if args.check or not ready:
+        return 0 if len(ready) == len(chosen) else 1
+    _check_model(args)
+    out = Path(args.out).expanduser()
+    begin(out, args)
+    model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
+    for one in ready:
+        _run_one(one, data / one.name, model, out, args)
+    return 0 if len(ready) == len(chosen) else 1
+
+
+def tell(one: Listed, data: Path) -> bool:
+    """Say whether a benchmark's data are there, else what is missing and where it belongs."""
+    missing = one.missing(data / one.name)
+    if not missing:
+        say(f"{one.name}: {one.title} is there" + (f" ({one.remark})" if one.remark else ""))
+        return True
+    paths = ", ".join(str(path) for path in missing)
+    say(f"{one.name}: {one.title} is missing; put these of its own files there: {paths}")
+    if one.scorer:
+        say(f"{one.name}: scored by {one.scorer}, in an environment of its own")
+    return False
+
+
+def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Namespace) -> None:
+    from vilau.apps.evaluation.asking import ask_benchmark
+    from vilau.apps.evaluation.drawing import draw_benchmark
+    from vilau.apps.evaluation.zero_shot import classify_imagenet
+    from vilau.data.published.images import IMAGE_BENCHMARKS
+    from vilau.data.published.videos import VIDEO_BENCHMARKS
+
+    if one.kind == DRAWINGS:
+        say(f"{one.name}: score the drawings with")
+        for line in draw_benchmark(model, one.name, folder, out, args):
+            say(f"  {line}")
+        return
+    if one.kind == QUESTIONS:
+        benchmark = next(b for b in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS) if b.name == one.name)
+        scores = ask_benchmark(model, benchmark, folder, out, args)
+    else:
+        scores = classify_imagenet(folder, args)
+    shown = {
+        f"{one.name}/{name}": {
+            "value": value,
+            "remark": one.remark,
+            "style": args.style,
+            "limit": args.limit,
+        }
+        for name, value in scores.items()
+    }
+    keep(out, shown)
+
+
+def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
+    from vilau.apps.evaluation.twins import run_twins
+
+    for name in names:
+        say(f"{name}: drawn, nothing is missing")
+    if args.check:
+        return 0
+    _check_model(args)
+    out = Path(args.out).expanduser()
+    begin(out, args)
+    keep(out, run_twins(names, out, args))
+    return 0
+
+
+def _check_model(args: argparse.Namespace) -> None:
+    if not args.model:
+        raise ConfigError(f"--model is missing; give the {MODEL_HELP}.")
+
+
+def _rescore(args: argparse.Namespace) -> int:
+    from vilau.data.published.images import IMAGE_BENCHMARKS
+    from vilau.data.published.videos import VIDEO_BENCHMARKS
+    from vilau.metrics.answers import answer_metric
+    from vilau.metrics.predictions import score_predictions
+
+    if len(args.benchmarks) != 1:
+        raise ConfigError(
+            f"--rescore needs the one benchmark its files are of, but --benchmarks holds {len(args.benchmarks)}."
+        )
+    rules = {one.name: one.scored_as for one in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS)}
+    name = args.benchmarks[0]
+    scores = score_predictions(args.rescore, answer_metric(rules.get(name, name), args.style))
+    for score, value in scores.items():
+        say(f"{name}/{score}  {value:.4f}")
+    return 0
+
+
+def _write_tasks(args: argparse.Namespace) -> int:
+    from vilau.adapters.task_folder import SCORED, write_tasks
+    from vilau.apps.evaluation.twins import twin_data
+
+    names = args.benchmarks or list(SCORED)
+    size = open_model(args).tokenizer.spec.image_size if args.model else 64
+    data = twin_data(names, size, args)
+    data.setup()
+    tasks = ",".join(write_tasks(Path(args.write_lmms_tasks), data.sets))
+    say(
+        f"python -m lmms_eval --model vilau --model_args pretrained=MODEL --include_path {args.write_lmms_tasks} "
+        f"--tasks {tasks}"
+    )
+    return 0

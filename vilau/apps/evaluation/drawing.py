@@ -1,0 +1,145 @@
+"""Drawing the prompts of a published benchmark into the files its scorer reads, and the commands that score."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vilau.apps.files import check_writable, write_png, written
+
+if TYPE_CHECKING:
+    from vilau.data.published.drawings import Wanted
+
+CLIP_FPS = 8.0
+VBENCH_DIMENSIONS = (
+    "subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness",
+    "dynamic_degree", "aesthetic_quality", "imaging_quality", "object_class", "multiple_objects",
+    "human_action", "color", "spatial_relationship", "scene", "temporal_style", "appearance_style",
+    "overall_consistency",
+)  # fmt: skip
+SCORE_GENAI = '''"""Score GenAI-Bench pictures with VQAScore; written by `vilau eval`. Needs t2v-metrics 3.0."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import t2v_metrics
+
+folder, prompts, skills = map(Path, sys.argv[1:4])
+texts = prompts.read_text(encoding="utf-8").splitlines()
+score = t2v_metrics.VQAScore(model="clip-flant5-xxl")
+scores = [
+    float(score(images=[str(folder / f"{number:05d}.png")], texts=[text])[0][0])
+    for number, text in enumerate(texts, start=1)
+]
+print("all", statistics.mean(scores))
+# Pictures and skills are counted from 1, the list of scores from 0.
+for skill, numbers in json.loads(skills.read_text(encoding="utf-8")).items():
+    print(skill, statistics.mean(scores[int(number) - 1] for number in numbers))
+'''
+
+
+def draw_benchmark(model: Any, name: str, folder: Path, out: Path, args: Any) -> list[str]:
+    """Draw what is not in ``out/<name>`` yet and return the commands that score it.
+
+    The seed of each drawing is made from ``--seed`` and its place in the whole list, so it does not depend on what
+    was finished before.
+    """
+    from vilau.data.published import drawings
+
+    read = {
+        "mjhq": drawings.read_mjhq,
+        "genai": drawings.read_genai,
+        "vbench": drawings.read_vbench,
+    }
+    wanted = read[name](folder)[: args.limit]
+    target = out / name
+    check_writable(target)
+    if name == "vbench":
+        from vilau.data.video import import_av
+
+        import_av("VBench's MP4")
+    draw(model, wanted, target, args)
+    if name == "mjhq" and args.floors:
+        write_floors(model, wanted, folder, out, args)
+    return commands(name, folder, out, args)
+
+
+def draw(model: Any, wanted: Sequence[Wanted], target: Path, args: Any) -> None:
+    """Draw each prompt whose file is not there; files appear whole or not at all."""
+    from vilau.apps.common import batches
+    from vilau.data.video_files import write_mp4
+    from vilau.generation.sampling import image_seed
+    from vilau.layers.pixels import to_uint8
+
+    missing = [number for number, one in enumerate(wanted) if not (target / one.file).exists()]
+    for batch in batches(missing, args.batch_size, f"drawing into {target}"):
+        clips = wanted[batch[0]].file.endswith(".mp4")
+        make = model.generate_videos if clips else model.generate_images
+        drawn = make(
+            [wanted[number].prompt for number in batch],
+            guidance_scale=args.guidance_scale,
+            seed=[image_seed(args.seed, number) for number in batch],
+        )
+        for number, picture in zip(batch, to_uint8(drawn).cpu(), strict=True):
+            path = target / wanted[number].file
+            if clips:
+                with written(path) as part:
+                    write_mp4(part, picture, fps=CLIP_FPS)
+            else:
+                write_png(path, picture)
+
+
+def write_floors(model: Any, wanted: Sequence[Wanted], folder: Path, out: Path, args: Any) -> None:
+    """Write what the best drawings could reach: real pictures at the model's size, and through its tokenizer."""
+    import torch
+
+    from vilau.apps.common import batches, moved
+    from vilau.data.media import read_images
+    from vilau.data.published.drawings import IMAGES
+    from vilau.layers.pixels import to_uint8
+
+    size = model.tokenizer.spec.image_size
+    kept = ("mjhq-resized", "mjhq-rebuilt")
+    missing = [o for o in wanted if not all((out / name / o.file).exists() for name in kept)]
+    for batch in batches(missing, args.batch_size, "writing the floors of FID"):
+        files = [(folder / IMAGES / one.file).with_suffix(".jpg") for one in batch]
+        images = moved(read_images(files, size), model)
+        with torch.inference_mode():
+            rebuilt = model.tokenizer.decode(model.tokenizer.encode(images))
+        for name, pictures in zip(kept, (images, rebuilt), strict=True):
+            for one, picture in zip(
+                batch, to_uint8(pictures.float().clamp(-1, 1)).cpu(), strict=True
+            ):
+                write_png(out / name / one.file, picture)
+
+
+def commands(name: str, folder: Path, out: Path, args: Any) -> list[str]:
+    """Return the command lines that score what was drawn, each in its tool's own environment."""
+    from vilau.data.published.drawings import IMAGES, PROMPTS, SKILLS, VBENCH
+
+    target = out / name
+    if name == "genai":
+        script = out / "score_genai.py"
+        with written(script) as part:
+            part.write_text(SCORE_GENAI, encoding="utf-8")
+        paths = [script, target, folder / PROMPTS, folder / SKILLS]
+        return ["pip install t2v-metrics==3.0", shlex.join(["python", *map(str, paths)])]
+    if name == "vbench":
+        places = ["--videos_path", str(target), "--full_json_dir", str(folder / VBENCH)]
+        line = ["vbench", "evaluate", *places, "--dimension", *VBENCH_DIMENSIONS]
+        return ["pip install vbench", shlex.join(line)]
+    real = folder / IMAGES
+    compared = [(real, target)]
+    if args.floors:
+        compared += [(real, out / "mjhq-resized"), (real, out / "mjhq-rebuilt")]
+    if target.is_dir():
+        compared += [(real / one.name, one) for one in sorted(target.iterdir()) if one.is_dir()]
+    call = (
+        "from cleanfid import fid; import sys; print(fid.compute_fid(*sys.argv[1:], mode='clean'))"
+    )
+    lines = [shlex.join(["python", "-c", call, str(one), str(other)]) for one, other in compared]
+    return ["pip install clean-fid==0.1.35 'scipy<1.18'", *lines]

@@ -1,0 +1,64 @@
+"""What ``vilau eval`` leaves in its folder: what was measured, and the numbers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from vilau.apps.common import model_folder, note, say
+from vilau.apps.files import check_writable, written
+from vilau.errors import DataError
+
+RESULTS, RECORD = "results.json", "eval.json"
+
+
+def begin(out: Path, args: argparse.Namespace) -> None:
+    """Note what is measured; raises ``DataError`` where the folder holds something of another model or settings."""
+    from vilau import __version__
+    from vilau.data.cache import short_hash
+
+    folder = model_folder(args.model)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sizes = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    names = ("guidance_scale", "seed", "max_new_tokens", "dtype", "fit", "quirks")
+    record = {
+        "model": str(folder.resolve()), "files": short_hash(sizes),
+        **{name: getattr(args, name) for name in names},
+    }  # fmt: skip
+    check_writable(out)
+    path = out / RECORD
+    if path.exists():
+        held = _read(path)
+        unlike = [name for name, value in record.items() if held.get(name) != value]
+        if unlike:
+            raise DataError(
+                f"{out} holds an evaluation with {unlike[0]} {held.get(unlike[0])!r}, now it is {record[unlike[0]]!r}; "
+                "write another --out, or delete that folder."
+            )
+        return
+    with written(path) as part:
+        part.write_text(
+            json.dumps(record | {"vilau": __version__}, indent=1) + "\n", encoding="utf-8"
+        )
+
+
+def keep(out: Path, numbers: dict[str, Any]) -> None:
+    """Print numbers and add them to ``results.json``."""
+    path = out / RESULTS
+    held = _read(path) if path.exists() else {}
+    with written(path) as part:
+        text = json.dumps(held | numbers, indent=1, ensure_ascii=False)
+        part.write_text(text + "\n", encoding="utf-8")
+    width = max((len(name) for name in numbers), default=0)
+    for name, found in numbers.items():
+        say(f"{name:<{width}}  {found['value']:.4f}")
+    note(f"written to {path}")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); delete it.") from error

@@ -1,0 +1,175 @@
+"""Parts of a set: some hundred samples that one process reads, checks and writes to chunks."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from PIL import Image
+
+from vilau.data.cache import disk_errors
+from vilau.data.chunks import ChunkWriter, Record
+from vilau.data.filters import Filters
+from vilau.data.images import UnreadableImageError, header_of, storable
+from vilau.data.items import Item
+from vilau.data.listing import Listing
+from vilau.data.workers import stopping
+from vilau.data.workplace import Workplace, write_record
+
+AT = ".at"
+"""Ending of the file that says at which sample a part stands, for when a decoder takes a worker along."""
+
+
+@dataclass(frozen=True)
+class PartSettings:
+    """All that decides what the chunks of a part hold, beside the samples."""
+
+    image_size: int | None
+    chunk_bytes: int
+    filters: Filters
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """An image as it is stored, or why it is not."""
+
+    data: bytes = b""
+    problem: str = ""
+    """Why it cannot be read."""
+    left_out_by: str = ""
+    """The filter that does not let it pass."""
+    animated: bool = False
+
+
+def encode(item: Item, settings: PartSettings) -> Encoded:
+    """Read the image of an item, measure it and decode it whole."""
+    if item.image is None:
+        return Encoded()
+    try:
+        data = item.image.read()
+        header = header_of(data)
+        left_out_by = settings.filters.by_size(header.width, header.height)
+        if left_out_by:
+            return Encoded(left_out_by=left_out_by)
+        stored = storable(data, image_size=settings.image_size)
+        return Encoded(stored, animated=header.animated)
+    except (UnreadableImageError, OSError) as error:
+        return Encoded(problem=str(error))
+
+
+class StoppedError(Exception):
+    """The work was left; nothing of this part is kept."""
+
+
+def write_part(
+    goal: Path, work: Path, settings: PartSettings, job: tuple[int, np.ndarray]
+) -> tuple[int, int]:
+    """Write the chunks of one part and then its record; returns the part's number and samples.
+
+    Args:
+        goal: the folder to be, for messages.
+        work: the workplace.
+        settings: how.
+        job: the part's number, and the indices of its samples in the listing.
+
+    Raises:
+        DataError: the disk is full or forbidden.
+    """
+    number, indices = job
+    listing = Listing.read(work)
+    filtered, animated, unreadable = Counter[str](), 0, list[tuple[str, str]]()
+    with disk_errors(goal), _Place(work / "parts" / f"{number:06d}{AT}") as place:
+        writer = ChunkWriter(work / "set", number, chunk_bytes=settings.chunk_bytes)
+        for item, encoded in _encoded(listing, indices, settings, place):
+            if encoded.problem:
+                unreadable.append((item.name, encoded.problem))
+            elif encoded.left_out_by:
+                filtered[encoded.left_out_by] += 1
+            else:
+                animated += encoded.animated
+                writer.add(Record(encoded.data, item.texts, item.scene))
+        record = {
+            "chunks": [asdict(chunk) for chunk in writer.done()],
+            "unreadable": unreadable,
+            "filtered": filtered,
+            "animated": animated,
+        }
+        write_record(work / "parts", number, record)
+    return number, len(indices)
+
+
+def _encoded(
+    listing: Listing, indices: np.ndarray, settings: PartSettings, place: _Place
+) -> Iterator[tuple[Item, Encoded]]:
+    with warnings.catch_warnings():
+        # Pillow warns of images that are refused here.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for item in listing.items(indices):
+            if stopping():
+                raise StoppedError
+            place.tell(item.name)
+            yield item, encode(item, settings)
+
+
+class _Place:
+    """Says in a file which sample is being read; the file is gone afterwards."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> Self:
+        self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        os.close(self._file)
+        self._path.unlink(missing_ok=True)
+
+    def tell(self, name: str) -> None:
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, os.fsencode(name), 0)
+
+
+def being_read(work: Workplace) -> list[str]:
+    """Names of the samples at which parts stand, or stood when their workers ended."""
+    files = sorted(work.parts.glob(f"*{AT}"))
+    return [name for name in (os.fsdecode(path.read_bytes()) for path in files) if name]
+
+
+def clear_places(work: Workplace) -> None:
+    """Delete what killed runs left of where they stood."""
+    for path in work.parts.glob(f"*{AT}"):
+        path.unlink(missing_ok=True)
+
+
+@dataclass
+class PartCounts:
+    """What became of the samples of some parts."""
+
+    count: int = 0
+    unreadable: int = 0
+    animated: int = 0
+    filtered: Counter[str] | None = None
+    first_unreadable: tuple[str, str] | None = None
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Count one part's record in."""
+        self.count += sum(chunk["count"] for chunk in record["chunks"])
+        self.unreadable += len(record["unreadable"])
+        self.animated += record["animated"]
+        self.filtered = (self.filtered or Counter()) + Counter(record["filtered"])
+        if record["unreadable"] and self.first_unreadable is None:
+            name, reason = record["unreadable"][0]
+            self.first_unreadable = (name, reason)

@@ -1,0 +1,67 @@
+"""Questions about pictures and clips in one list: pictures in one batch, clips one by one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vilau.errors import DataError
+from vilau.models.interface import UnifiedModel
+from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START
+
+
+def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
+    """Put the marks of a clip's frames before a question, as the model was trained to see them.
+
+    A published checkpoint sees one mark a line; a model of this kit sees frames between the tokens that
+    begin and end a clip.
+    """
+    prompt: Any = getattr(model, "prompt", None)
+    if prompt is not None and prompt.form == "published":
+        return f"{IMAGE_MARK}\n" * num_frames + question
+    return f"{VIDEO_START}{IMAGE_MARK * num_frames}{VIDEO_END}\n{question}"
+
+
+def answers_about(
+    model: UnifiedModel,
+    images: Tensor,
+    questions: Sequence[str],
+    frames: Sequence[int] = (),
+    *,
+    max_new_tokens: int,
+) -> list[str]:
+    """Return greedy answers.
+
+    Args:
+        model: answers.
+        images: float ``(N, 3, H, W)`` in [-1, 1], those of each question together.
+        questions: texts without marks.
+        frames: how many images each question is about, adding up to N; empty: one each.
+        max_new_tokens: where an answer ends at the latest.
+
+    Raises:
+        DataError: frames and images differ in number.
+    """
+    if not frames:
+        return model.answer(images, questions, max_new_tokens=max_new_tokens)
+    if len(frames) != len(questions) or sum(frames) != len(images):
+        raise DataError(
+            f"{len(questions)} questions have {len(images)} images in {len(frames)} groups that add up to "
+            f"{sum(frames)}; give each question its number of images."
+        )
+    clips = images.split(list(frames))
+    single = [index for index, count in enumerate(frames) if count == 1]
+    answers = [""] * len(questions)
+    if single:
+        pictures = torch.cat([clips[index] for index in single])
+        said = model.answer(pictures, [questions[i] for i in single], max_new_tokens=max_new_tokens)
+        for index, text in zip(single, said, strict=True):
+            answers[index] = text
+    for index, count in enumerate(frames):
+        if count != 1:
+            prompt = clip_question(model, questions[index], count) if count else questions[index]
+            answers[index] = model.generate_text(
+                clips[index] if count else None, prompt, max_new_tokens=max_new_tokens
+            )
+    return answers

@@ -1,0 +1,177 @@
+"""Rows of tokens: one document a row or several, padded, with what predicts what written out.
+
+B rows, T tokens, P visual positions per image, n image spans, t text tokens that bear loss.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Layout:
+    """A padded batch of rows."""
+
+    ids: Tensor
+    """int64 ``(B, T)``; 0 under images and padding (their embeddings come from elsewhere or nowhere)."""
+    mask: Tensor
+    """int64 ``(B, T)``: 1 where there is a token."""
+    targets: Tensor
+    """bool ``(B, T)``: text tokens that bear loss; never the first of a document, which nothing predicts."""
+    text_rows: Tensor
+    """int64 ``(t,)``: row of each text token that bears loss."""
+    text_columns: Tensor
+    """int64 ``(t,)``: its column. The state in the column before predicts it."""
+    span_rows: Tensor
+    """int64 ``(n,)``: row of each image span."""
+    span_starts: Tensor
+    """int64 ``(n,)``: first column of each span."""
+    span_sources: Tensor
+    """int64 ``(n, P)``: column of the state that predicts the codes of each position: what stands before an
+    image (``<im_start>``, ``<vi_start>``, the last position of the frame before) its first, each position the next.
+    """
+    span_images: Tensor
+    """int64 ``(n,)``: which image of the batch stands there."""
+    span_targets: Tensor
+    """bool ``(n,)``: images to be drawn."""
+    documents: Tensor | None = None
+    """int64 ``(B, T)``: which document of its row a token belongs to, padding to one of its own.
+    None: one document a row."""
+    positions: Tensor | None = None
+    """int64 ``(B, T)``: place of a token in its document; None where ``documents`` is."""
+    dropped: int = 0
+    """Documents left out because an image of theirs would have been cut."""
+    cut: int = 0
+    """Documents that lost text at their end."""
+
+    def to(self, device: torch.device) -> "Layout":
+        """Return the layout with all its tensors on ``device``."""
+        moved: dict[str, Any] = {}
+        for item in fields(self):
+            value = getattr(self, item.name)
+            moved[item.name] = value.to(device) if isinstance(value, Tensor) else value
+        return Layout(**moved)
+
+
+@dataclass
+class Row:
+    """Tokens one after another: a document, or several."""
+
+    ids: list[int] = field(default_factory=list)
+    targets: list[bool] = field(default_factory=list)
+    spans: list[tuple[int, int, bool]] = field(default_factory=list)
+    """Start, image and target of each image."""
+    starts: list[int] = field(default_factory=lambda: [0])
+    """First column of each document."""
+
+    def text(self, ids: Sequence[int], *, target: bool = False) -> None:
+        """Append text tokens."""
+        self.ids.extend(ids)
+        self.targets.extend([target] * len(ids))
+
+    def image(self, index: int, num_positions: int, *, target: bool = False) -> None:
+        """Append the positions of image ``index`` of the batch."""
+        self.spans.append((len(self.ids), index, target))
+        self.text([0] * num_positions)
+
+    def without_targets(self) -> "Row":
+        """Return the row with nothing that bears loss."""
+        spans = [(start, image, False) for start, image, _ in self.spans]
+        return Row(self.ids, [False] * len(self.ids), spans)
+
+    def cut(self, limit: int, num_positions: int) -> "Row | None":
+        """Return the first ``limit`` tokens; None where an image would be cut."""
+        if any(start + num_positions > limit for start, _, _ in self.spans):
+            return None
+        return Row(self.ids[:limit], self.targets[:limit], self.spans)
+
+
+# ---------------------------------------------------------------------- packing
+
+
+def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
+    """Share documents of ``lengths`` out among rows of ``room`` tokens, few rows and always the same ones.
+
+    The longest comes first and each goes into the first row that has room for it (first-fit decreasing: never
+    more than 11/9 of the fewest rows, and one). Returns the documents of each row in their own order.
+    """
+    rows: list[list[int]] = []
+    left: list[int] = []
+    for number in sorted(range(len(lengths)), key=lambda n: -lengths[n]):
+        fits = (row for row, free in enumerate(left) if lengths[number] <= free)
+        row = next(fits, len(rows))
+        if row == len(rows):
+            rows.append([])
+            left.append(room)
+        rows[row].append(number)
+        left[row] -= lengths[number]
+    return [sorted(row) for row in rows]
+
+
+def packed(documents: Sequence[Row], room: int) -> list[Row]:
+    """Join documents to rows of at most ``room`` tokens; none is longer than that."""
+    lengths = [len(document.ids) for document in documents]
+    return [_joined([documents[n] for n in row]) for row in first_fit(lengths, room)]
+
+
+def _joined(documents: Sequence[Row]) -> Row:
+    joined = Row(starts=[])
+    for document in documents:
+        at = len(joined.ids)
+        joined.starts.append(at)
+        joined.ids += document.ids
+        joined.targets += document.targets
+        joined.spans += [(start + at, image, target) for start, image, target in document.spans]
+    return joined
+
+
+# ---------------------------------------------------------------------- padding
+
+
+def padded(
+    rows: Sequence[Row], num_positions: int, *, left: bool, isolated: bool = False
+) -> Layout:
+    """Pad rows to one length; ``isolated`` rows tell their documents apart (padding is then on the right)."""
+    length = max(len(row.ids) for row in rows)
+    ids, mask, targets = [], [], []
+    spans: list[tuple[int, int, int, bool]] = []
+    for number, row in enumerate(rows):
+        gap = length - len(row.ids)
+        before, after = (gap, 0) if left else (0, gap)
+        ids.append([0] * before + row.ids + [0] * after)
+        mask.append([0] * before + [1] * len(row.ids) + [0] * after)
+        targets.append([False] * before + row.targets + [False] * after)
+        spans.extend((number, start + before, image, t) for start, image, t in row.spans)
+    columns = list(zip(*spans, strict=True)) if spans else [(), (), (), ()]
+    bearing = torch.tensor(targets)
+    text_rows, text_columns = bearing.nonzero(as_tuple=True)
+    span_starts = torch.tensor(columns[1], dtype=torch.int64)
+    layout = Layout(
+        ids=torch.tensor(ids),
+        mask=torch.tensor(mask),
+        targets=bearing,
+        text_rows=text_rows,
+        text_columns=text_columns,
+        span_rows=torch.tensor(columns[0], dtype=torch.int64),
+        span_starts=span_starts,
+        span_sources=span_starts[:, None] - 1 + torch.arange(num_positions),
+        span_images=torch.tensor(columns[2], dtype=torch.int64),
+        span_targets=torch.tensor(columns[3], dtype=torch.bool),
+    )
+    if isolated:
+        layout.documents, layout.positions = _told_apart(rows, length)
+    return layout
+
+
+def _told_apart(rows: Sequence[Row], length: int) -> tuple[Tensor, Tensor]:
+    begins = torch.zeros(len(rows), length, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        # Padding begins like a document: nothing of it may be seen, and its own states must be finite.
+        starts = row.starts if len(row.ids) == length else [*row.starts, len(row.ids)]
+        begins[number, starts] = True
+    columns = torch.arange(length).expand(len(rows), -1)
+    latest = columns.masked_fill(~begins, 0).cummax(dim=1).values
+    return begins.cumsum(dim=1) - 1, columns - latest

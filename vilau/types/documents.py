@@ -1,0 +1,97 @@
+"""Training sequences as segments in reading order, before any tokenizer has seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+from torch import Tensor
+
+from vilau.errors import DataError
+from vilau.types.batches import Movable
+
+
+@dataclass(frozen=True)
+class TextSegment:
+    """A piece of text. ``target`` text is what the model must say (it bears loss)."""
+
+    text: str
+    target: bool = False
+
+
+@dataclass(frozen=True)
+class ImageSegment:
+    """Row ``index`` of the batch's ``images``. A ``target`` image is what the model must draw.
+
+    A ``bare`` image stands without the tokens that begin and end one; it can be read, never drawn.
+    """
+
+    index: int
+    target: bool = False
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        _check_drawn(self)
+
+
+@dataclass(frozen=True)
+class VideoSegment:
+    """Rows ``indices`` of the batch's ``images`` as the frames of one clip, in order.
+
+    Between the tokens that begin and end a clip its frames follow one another directly. A ``bare`` clip
+    is a row of bare images.
+    """
+
+    indices: tuple[int, ...]
+    target: bool = False
+    bare: bool = False
+
+    def __post_init__(self) -> None:
+        _check_drawn(self)
+        if not self.indices:
+            raise DataError("a VideoSegment has no indices; give one row of images per frame.")
+
+
+Segment = TextSegment | ImageSegment | VideoSegment
+
+
+def _check_drawn(segment: ImageSegment | VideoSegment) -> None:
+    if segment.target and segment.bare:
+        raise DataError(
+            f"{type(segment).__name__} is both target and bare, but only the token that begins an image "
+            "asks for one; write bare=False."
+        )
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training sequence: segments in reading order.
+
+    With ``chat`` the context segments up to a target form a user turn and the target segments after them the
+    assistant's turn; without, the segments stand bare, one after another (interleaved web documents).
+    """
+
+    segments: tuple[Segment, ...]
+    chat: bool = True
+    source: str = ""
+    system: bool = True
+    """Whether the system sentence opens the chat."""
+    masked: bool = False
+    """Read, but nothing of it bears loss: an answer about a clip that could not be opened, for one."""
+
+
+@dataclass
+class MultimodalBatch(Movable):
+    """Documents and the images they refer to."""
+
+    images: Tensor
+    """uint8 ``(N, 3, H, W)``."""
+    documents: list[Document]
+    part: int = 0
+    step: list[list[Document]] = field(default_factory=list)
+    """Where batches are accumulated: which part of an optimiser step this is, and the documents of all its parts."""
+
+    def join_step(self, number: int, parts: Sequence[Self]) -> None:
+        """Keep the documents of all parts: a mean over the step needs them before the first part's gradients."""
+        self.part, self.step = number, [part.documents for part in parts]
