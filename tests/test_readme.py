@@ -30,7 +30,8 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    lines = [line for text in blocks("bash") for line in text.splitlines() if line.strip()]
+    whole = [text.replace("\\\n", " ") for text in blocks("bash")]  # as the shell joins lines
+    lines = [line for text in whole for line in text.splitlines() if line.strip()]
     return [shlex.split(line, comments=True) for line in lines]
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch_fidelity import calculate_metrics, register_feature_extractor
+from torch_fidelity import calculate_metrics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from tests.callbacks.test_evaluation_callbacks import prompt_batches
 from tests.callbacks.toys import Toy, image_batch, loader, trainer
-from tests.metrics.test_distances import WorldExtractor
+from tests.metrics.test_distances import WORLD_EXTRACTOR
 from vilau.callbacks.generation_fid import GenerationFID
 from vilau.callbacks.reconstruction_fid import ReconstructionFID
 from vilau.errors import DataError
@@ -41,7 +41,7 @@ def torchmetrics_fid(first: str, second: str) -> float:
 
 def fidelity(first: str, second: str) -> float:
     return calculate_metrics(
-        input1=first, input2=second, cuda=False, fid=True, feature_extractor="vilau-world", verbose=False,
+        input1=first, input2=second, cuda=False, fid=True, feature_extractor=WORLD_EXTRACTOR, verbose=False,
         cache=False, save_cpu_ram=True,
     )["frechet_inception_distance"]  # fmt: skip
 
@@ -66,7 +66,6 @@ class Paler(Toy):
 
 
 def test_rfid_and_fid(tmp_path) -> None:
-    register_feature_extractor("vilau-world", WorldExtractor)
     images, scenes = drawn_images(120, start=900)
     real = written(tmp_path / "real", images)
     again = written(tmp_path / "again", Toy.worse(images, 0))

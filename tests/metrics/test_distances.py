@@ -49,6 +49,10 @@ class WorldExtractor(FeatureExtractorBase):
         return (self.detector.features(images),)
 
 
+WORLD_EXTRACTOR = "vilau-world"
+register_feature_extractor(WORLD_EXTRACTOR, WorldExtractor)
+
+
 @dataclass
 class Pictures(Dataset):
     images: torch.Tensor
@@ -67,13 +71,12 @@ def test_equals_torch_fidelity_on_the_world_features(pictures) -> None:
         distance.update(part, real=True)
     for part in second.split(70):
         distance.update(part, real=False)
-    register_feature_extractor("vilau-world", WorldExtractor)
     theirs = calculate_metrics(
         input1=Pictures(first),
         input2=Pictures(second),
         cuda=False,
         fid=True,
-        feature_extractor="vilau-world",
+        feature_extractor=WORLD_EXTRACTOR,
         verbose=False,
         cache=False,
         save_cpu_ram=True,

@@ -48,9 +48,7 @@ def test_callbacks_report_every_depth(tmp_path):
     module.eval()
     images = torch.cat([tiny.pairs(seed=s).images for s in (1, 2)])
     with torch.no_grad():
-        first = torch.cat(
-            [module.measure(tiny.pairs(seed=s))[0].truncated[0] for s in (1, 2)]
-        )
+        first = torch.cat([module.measure(tiny.pairs(seed=s))[0].truncated[0] for s in (1, 2)])
     assert values["val/psnr_d1"] == pytest.approx(float(psnr(images, first).mean()), rel=1e-5)
     # A distance of its own, though the originals' features are shared.
     alone = ReconstructionFID()

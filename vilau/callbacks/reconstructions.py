@@ -87,7 +87,11 @@ class Reconstructions:
 
         details = f"uint8 {what} against their own originals; {self.distance.preparation}"
         metric = back_end("FrechetInceptionDistance")
-        yield "rfid", self.distance.compute(), passport(metric, self.distance.features_name, details)
+        yield (
+            "rfid",
+            self.distance.compute(),
+            passport(metric, self.distance.features_name, details),
+        )
         values = self.similarity.compute()
         yield "psnr", values["psnr"], passport("PSNR (vilau, mean over images)")
         yield "ssim", values["ssim"], passport(back_end("SSIM"))

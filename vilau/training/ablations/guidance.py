@@ -1,15 +1,15 @@
 """The same prompts with the same noise at every guidance scale (VILA-U, Table 8)."""
 
 from collections.abc import Sequence
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from vilau.errors import ConfigError
 from vilau.generation.guidance import check_scale
-from vilau.layers.pixels import to_float, to_uint8
+from vilau.layers.pixels import to_uint8
 from vilau.training.evaluate import Evaluation
-from vilau.types import AnswerOutput, GuidedDrawings, PromptBatch, QuestionBatch
+from vilau.types import AnswerOutput, ClipOutput, DrawingOutput, GuidedDrawings, PromptBatch
 
 SCALES = (1.0, 1.25, 1.5, 2.0, 3.0, 5.0)
 """The paper's 1, 2, 3, 5, and between 1 and 2, where small models are at their best."""
@@ -56,14 +56,14 @@ class GuidanceSweep(Evaluation):
         self.save_hyperparameters({"guidance_scales": scales})
 
     def test_step(  # type: ignore[override]  # callbacks read typed outputs
-        self, batch: QuestionBatch | PromptBatch, batch_idx: int, dataloader_idx: int = 0
-    ) -> AnswerOutput | GuidedDrawings:
-        """Draw one batch at every scale; questions are answered as by ``Evaluation``."""
-        if isinstance(batch, QuestionBatch):
-            return AnswerOutput(self.answer(batch.images, batch.questions))
+        self, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> AnswerOutput | DrawingOutput | ClipOutput | GuidedDrawings:
+        """Draw one batch of prompts at every scale; anything else is left to ``Evaluation``."""
+        if not isinstance(batch, PromptBatch):
+            return super().test_step(batch, batch_idx, dataloader_idx)
         images = self.draw_scales(batch.prompts, self.seeds(batch))
         originals = batch.originals
-        again = None if originals is None or not len(originals) else self._reconstructed(originals)
+        again = None if originals is None or not len(originals) else self.rebuild(originals)
         return GuidedDrawings(self.scales, images, again)
 
     def draw_scales(self, prompts: Sequence[str], seeds: Sequence[int]) -> Tensor:
@@ -75,8 +75,3 @@ class GuidanceSweep(Evaluation):
             **{**self.sampling, "guidance_scale": every},
         )
         return to_uint8(images).unflatten(0, (len(self.scales), len(prompts)))
-
-    @torch.no_grad()
-    def _reconstructed(self, images: Tensor) -> Tensor:
-        tokenizer = self.model.tokenizer
-        return to_uint8(tokenizer.decode(tokenizer.encode(to_float(images))).float().clamp(-1, 1))

@@ -35,6 +35,7 @@ class ResidualDepthAblation(TowerTraining):
         quantized = tower.quantizer(tower.features(to_float(batch.images)))
         depths = range(1, tower.spec.depth + 1)
         others = {
-            f"depth{d}": tower.pooled(tower.quantizer.embed(quantized.codes, upto=d)) for d in depths
+            f"depth{d}": tower.pooled(tower.quantizer.embed(quantized.codes, upto=d))
+            for d in depths
         }
         return EmbeddingOutput(tower.pooled(quantized.features), others)
