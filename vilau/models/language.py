@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
-from vilau.layers.attention import attention_name
+from vilau.layers.attention import LEAN, attention_name
+from vilau.layers.lean_llama import use_lean_layers
 from vilau.models.pretrained import load_pretrained, pretrained_config
 from vilau.models.sizes import PUBLISHED_LANGUAGES, SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import building_on_meta
@@ -51,7 +52,13 @@ def build_language_model(config: LanguageConfig) -> LlamaForCausalLM:
         **{"num_key_value_heads": config.num_heads, **_rope(config), **config.extra},
     )
     llama._attn_implementation = attention_name(config.attention)
-    return LlamaForCausalLM(llama)
+    return _in_its_way(LlamaForCausalLM(llama), config)
+
+
+def _in_its_way(model: LlamaForCausalLM, config: LanguageConfig) -> LlamaForCausalLM:
+    if config.attention == LEAN:
+        use_lean_layers(model)
+    return model
 
 
 def _rope(config: LanguageConfig) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def start_language_model(
         config = replace(config, **{**sizes, "vocab_size": len(tokenizer)})
         return build_language_model(config), tokenizer, config
     model = _load_language_model(source, config)
-    _enlarge_vocabulary(model, len(tokenizer))
+    enlarge_vocabulary(model, len(tokenizer))
     return model, tokenizer, _described(model, config)
 
 
@@ -95,7 +102,8 @@ def _load_language_model(source: str, config: LanguageConfig) -> LlamaForCausalL
             "rope_theta": llama.rope_parameters["rope_theta"],
         }
     attention = attention_name(config.attention)
-    return load_pretrained(LlamaForCausalLM, source, attention=attention, config=llama)
+    model = load_pretrained(LlamaForCausalLM, source, attention=attention, config=llama)
+    return _in_its_way(model, config)
 
 
 def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfig:
@@ -117,7 +125,8 @@ def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfi
     )
 
 
-def _enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
+def enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
+    """Give a model rows for ``size`` tokens; new rows are the mean of the old ones."""
     old = model.config.vocab_size
     if size <= old:
         return
