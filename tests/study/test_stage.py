@@ -254,6 +254,8 @@ MISTAKES = [
     ({"model__class_path": "tests.study.toys.ToyTrainnig"},
      LINE + r"`model\.class_path`: module .* has no attribute .* Did you mean `ToyTraining`"),
     ({"model__class_path": "nowhere.Toy"}, r"`model\.class_path`: No module named 'nowhere'"),
+    ({"model__class_path": "tests.study.broken_toys.Toy"},
+     r"`model\.class_path`: cannot import name 'NoSuchError' from 'vilau\.errors'"),
     ({"model__class_path": "tests.study.toys.ToyData"},
      r"`model\.class_path`: .* does not correspond to a subclass of LightningModule"),
     ({"data__init_args": {"global_batch_size": 4.5}},

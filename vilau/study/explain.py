@@ -25,7 +25,7 @@ _VALUE = re.compile(r"Expected a (.+)\. Got value: (.*)")
 _EXPECTED = re.compile(r"- Expected a (.+)")
 _GIVEN = re.compile(r"Given value: (.*)")
 _NO_CLASS = re.compile(
-    r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+'"
+    r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+'|cannot import name '[^']+' from '[^']+'"
     r"|Import path \S+ does not correspond to a subclass of \S+)"
 )
 _KINDS = {
