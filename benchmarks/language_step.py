@@ -1,6 +1,7 @@
 """One training step of the tiny language model, plain and ours, side by side.
 
     OMP_NUM_THREADS=1 python benchmarks/language_step.py --rounds 12 --output benchmarks/results/language_step.md
+    OMP_NUM_THREADS=1 python benchmarks/language_step.py --turns 8      # fine-tuning's documents
 
 Every variant adds one change to the one before and lives in a process of its own (what the C library does with
 freed memory is settled once a process). All start from the same weights and take turns, a few steps each, so that a
@@ -21,11 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
-from vilau.layers.attention import CausalSelfAttention
 from vilau.layers.lean_llama import LeanDecoderLayer
 from vilau.models.sizes import LanguageConfig
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, PromptConfig, QuantizerConfig
@@ -39,10 +38,8 @@ PLAIN = "plain"
 VARIANTS = (
     PLAIN,
     "+ freed memory is kept",
-    "+ fused AdamW",
     "+ lean LLaMA blocks",
     "+ last block where losses read it",
-    "+ depth head's sequences put together",
 )
 WORDS = [
     "a",
@@ -58,22 +55,6 @@ WORDS = [
     "and",
     "on grass",
 ]
-
-
-class PlainSelfAttention(CausalSelfAttention):
-    """The depth head's attention as it is usually written: one product for each matrix and position."""
-
-    def forward(self, x_BTE: Tensor, cache: Any = None) -> Tensor:  # noqa: N803
-        B, T, E = x_BTE.shape  # noqa: N806
-        q, k, v = (
-            part(x_BTE).view(B, T, self.num_heads, -1).transpose(1, 2)
-            for part in (self.query, self.key, self.value)
-        )
-        weights = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
-        later = torch.ones(T, T, dtype=torch.bool).triu(1)
-        weights = weights.masked_fill(later, float("-inf"))
-        y = torch.matmul(F.softmax(weights, dim=-1), v)
-        return self.out(y.transpose(1, 2).reshape(B, T, E))
 
 
 class WholeLayer(LeanDecoderLayer):
@@ -104,8 +85,11 @@ def tiny_model() -> VilaU:
     return VilaU.start(tower, language, head, PromptConfig(system="")).train()
 
 
-def batches(count: int, size: int) -> list[MultimodalBatch]:
-    """Seven documents in ten draw, three describe; texts of 3 to 30 words."""
+def batches(count: int, size: int, turns: int) -> list[MultimodalBatch]:
+    """Texts of 3 to 30 words: seven documents in ten draw, the others describe.
+
+    With ``turns``, as in fine-tuning: three in ten draw, the others answer so many questions.
+    """
     generator = torch.Generator().manual_seed(0)
 
     def number(low: int, high: int) -> int:
@@ -116,8 +100,11 @@ def batches(count: int, size: int) -> list[MultimodalBatch]:
         documents = []
         for index in range(size):
             text = " ".join(WORDS[number(0, len(WORDS))] for _ in range(number(3, 31)))
-            if number(0, 10) < 7:
+            if number(0, 10) < (3 if turns else 7):
                 segments = (TextSegment(text), ImageSegment(index, target=True))
+            elif turns:
+                talk = [TextSegment("what color is the ring ?"), TextSegment("red", target=True)]
+                segments = (ImageSegment(index), *talk * turns)
             else:
                 asked = TextSegment("describe the picture .")
                 segments = (ImageSegment(index), asked, TextSegment(text, target=True))
@@ -130,27 +117,22 @@ def batches(count: int, size: int) -> list[MultimodalBatch]:
 class Stepper:
     """One variant: the model, its optimiser and its batches."""
 
-    def __init__(self, variant: str, batch_size: int) -> None:
+    def __init__(self, variant: str, batch_size: int, turns: int = 0) -> None:
         level = VARIANTS.index(variant)
         self.model = tiny_model()
-        if level < 5:
-            for block in self.model.head.blocks:
-                block.attention.__class__ = PlainSelfAttention
-        if level < 3:
+        if level < 2:
             for layer in self.model.language.model.layers:
                 layer.__class__ = LlamaDecoderLayer
             self.model.language.model.norm.__class__ = LlamaRMSNorm
-        elif level < 4:
+        elif level < 3:
             for layer in self.model.language.model.layers:
                 layer.__class__ = WholeLayer
         named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
         self.trained = [p for _, p in named]
         self.optimizer = build_optimizer(named, OptimizerConfig(), num_steps=10**6)["optimizer"]
-        if level < 2:
-            self.optimizer = torch.optim.AdamW(self.optimizer.param_groups, fused=False)
         if level >= 1 and not keep_freed_memory():
             raise SystemExit("this C library cannot be told to keep freed memory.")
-        self.batches = batches(8, batch_size)
+        self.batches = batches(8, batch_size, turns)
         self.steps = 0
 
     def gradients(self, *, mixed: bool = True) -> Tensor:
@@ -179,10 +161,10 @@ class Stepper:
         return loss
 
 
-def serve(variant: str, batch_size: int, pipe: Connection) -> None:
+def serve(variant: str, batch_size: int, turns: int, pipe: Connection) -> None:
     """Do in this process what the other asks for."""
     torch.set_num_threads(1)
-    stepper = Stepper(variant, batch_size)
+    stepper = Stepper(variant, batch_size, turns)
     answers: dict[str, Callable[[Any], Any]] = {
         "gradients": lambda mixed: stepper.gradients(mixed=mixed).numpy(),
         "seconds": stepper.seconds,
@@ -192,10 +174,10 @@ def serve(variant: str, batch_size: int, pipe: Connection) -> None:
         pipe.send(answers[name](argument))
 
 
-def start(variant: str, batch_size: int) -> Connection:
+def start(variant: str, batch_size: int, turns: int) -> Connection:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    context.Process(target=serve, args=(variant, batch_size, theirs), daemon=True).start()
+    context.Process(target=serve, args=(variant, batch_size, turns, theirs), daemon=True).start()
     return ours
 
 
@@ -206,7 +188,7 @@ def ask(pipe: Connection, name: str, argument: Any) -> Any:
 
 def measure(settings: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """CPU seconds per step of every round, and how far loss and gradients lie from the plain ones in float32."""
-    pipes = {name: start(name, settings.batch_size) for name in VARIANTS}
+    pipes = {name: start(name, settings.batch_size, settings.turns) for name in VARIANTS}
     exact = torch.from_numpy(ask(pipes[PLAIN], "gradients", False))
     errors: dict[str, list[float]] = {}
     for name, pipe in pipes.items():
@@ -245,7 +227,8 @@ def report(
 ) -> str:
     lines = [
         "# A training step of the tiny language model: plain and ours, side by side", "",
-        f"Date: {time.strftime('%Y-%m-%d')}. Machine: {machine()}. Batches of {settings.batch_size} documents, "
+        f"Date: {time.strftime('%Y-%m-%d')}. Machine: {machine()}. Batches of {settings.batch_size} documents"
+        f"{f' ({settings.turns} questions an image)' if settings.turns else ''}, "
         f"autocast to bfloat16, 1 thread, {settings.rounds} rounds of {settings.steps} steps in turns; CPU seconds, "
         "lowest and median round; ratios are taken within each round (median, quartiles). Each row adds a change to "
         "the row above.", "",
@@ -269,6 +252,7 @@ def report(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--turns", type=int, default=0, help="questions an image; 0: pretraining")
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--output", type=Path, help="markdown file to write")

@@ -253,11 +253,7 @@ def test_language_operations_equal_torchs_own_count() -> None:
     assert measured(lambda: model.lm_head(hidden)) == logits.flops
 
 
-def test_depth_transformer_operations_equal_torchs_own_count(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # What putting short sequences together adds is masked out again: it is no cost of the model.
-    monkeypatch.setattr("vilau.layers.attention.GROUPED", 1)
+def test_depth_transformer_operations_equal_torchs_own_count() -> None:
     head, quantizer = HeadConfig(**TINY_HEAD), QuantizerConfig(**TINY_QUANTIZER)
     module = DepthTransformer(
         head,

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from tests.models import tiny
-from vilau.layers.attention import GROUPED, CausalSelfAttention
 from vilau.layers.lean import fused_attention, gated_silu, neighbours, rms_norm
 from vilau.layers.lean_llama import LeanDecoderLayer, use_lean_layers
 from vilau.models.language import build_language_model
@@ -104,7 +103,7 @@ def test_norm_and_gate_equal_the_plain_formulas(piece, dtype, close):
     ours_and_grads = [ours, *torch.autograd.grad(ours, (x, scale), given.to(dtype))]
     exact_and_grads = [theirs, *torch.autograd.grad(theirs, exact, given)]
     for a, b in zip(ours_and_grads, exact_and_grads, strict=True):
-        assert float((a.double() - b).norm() / b.norm()) < close
+        assert float((a.detach().double() - b.detach()).norm() / b.detach().norm()) < close
 
 
 def test_attention_in_bfloat16_is_right_within_its_rounding():
@@ -124,7 +123,7 @@ def test_attention_in_bfloat16_is_right_within_its_rounding():
         )
     )
     for a, b in pairs:
-        assert float((a.double() - b).norm() / b.norm()) < 0.01
+        assert float((a.detach().double() - b.detach()).norm() / b.detach().norm()) < 0.01
 
 
 def test_asking_for_a_second_derivative_is_an_error():
@@ -190,7 +189,7 @@ def test_lean_blocks_equal_transformers_own(extra, padded):
     for a, b in zip(
         outcome(ours, mixed=True, **arguments), outcome(theirs, **arguments), strict=True
     ):
-        assert float((a.float() - b).norm() / b.norm()) < 0.05
+        assert float((a.detach().float() - b.detach()).norm() / b.detach().norm()) < 0.05
 
 
 def test_lean_blocks_with_a_cache_equal_one_pass():
@@ -237,21 +236,6 @@ def test_losses_and_all_gradients_of_a_model_equal_those_of_transformers_blocks(
     assert len(found[0]) > 40
     for name, grad in found[0].items():
         torch.testing.assert_close(grad, found[1][name], atol=1e-6, rtol=1e-4, msg=name)
-
-
-@pytest.mark.parametrize(("count", "length"), [(16, 4), (6, 5), (7, 4), (3, GROUPED + 1), (2, 1)])
-def test_short_sequences_put_together_do_not_see_one_another(count, length):
-    torch.manual_seed(0)
-    layer, x = CausalSelfAttention(width=16, num_heads=4), torch.randn(count, length, 16)
-    alone = torch.cat([layer(one[None]) for one in x])
-    torch.testing.assert_close(layer(x), alone, atol=1e-6, rtol=1e-5)
-    # Entry t of a sequence moves its own later outputs alone.
-    moved = x.clone()
-    moved[1, length // 2] += 1
-    changed = (layer(moved) - layer(x)).abs().amax(dim=-1) > 1e-6
-    expected = torch.zeros(count, length, dtype=torch.bool)
-    expected[1, length // 2 :] = True
-    assert torch.equal(changed, expected)
 
 
 def test_the_last_block_computes_what_is_wanted_alone():

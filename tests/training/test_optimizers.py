@@ -5,7 +5,6 @@ import torch
 from torch import nn
 
 from tests.models import tiny
-from tests.training import toys
 from vilau.errors import ConfigError
 from vilau.training.optimizers import OptimizerConfig, build_optimizer, rate_share
 from vilau.training.tower import TowerTraining
@@ -92,29 +91,3 @@ def test_a_tower_with_averaged_codes_is_grouped_by_dimensions_alone(tmp_path):
     for group, kind in zip(optimizer.param_groups, (True, False), strict=True):
         expected = [id(p) for p in trained if (p.ndim >= 2) is kind]
         assert [id(p) for p in group["params"]] == expected
-
-
-def test_the_step_is_adamw_as_published_and_may_be_clipped(tmp_path):
-    module = toys.pretraining(tmp_path, optimizer=tiny.optimizer(weight_decay=0.1))
-    trained = [p for p in module.parameters() if p.requires_grad]
-    built = build_optimizer(module.named_parameters(), module.optimizer_config, num_steps=10)[
-        "optimizer"
-    ]
-    copies = {id(p): torch.nn.Parameter(p.detach().clone()) for p in trained}
-    groups = [
-        {**group, "params": [copies[id(p)] for p in group["params"]], "fused": False}
-        for group in built.param_groups
-    ]
-    plain = torch.optim.AdamW(groups)
-    for _ in range(3):
-        for parameter in trained:
-            parameter.grad = torch.randn_like(parameter)
-            copies[id(parameter)].grad = parameter.grad.clone()
-        built.step()
-        plain.step()
-    for parameter in trained:
-        torch.testing.assert_close(parameter, copies[id(parameter)], atol=1e-6, rtol=1e-6)
-    # Lightning refuses to clip for a fused optimiser that undoes the loss scale itself.
-    toys.fit(
-        module, toys.multimodal_data(), 2, precision="bf16-mixed", gradient_clip_val=0.5
-    )  # fmt: skip

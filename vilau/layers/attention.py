@@ -12,12 +12,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import causal_mask_function, eager_mask
 
-from vilau.layers.lean import fused_attention
-
 LEAN = "lean"
-GROUPED = 32
-"""Tokens that short sequences are put together to, where no cache is kept: products of 4 x 4 matrices cost more in
-calls than in multiplications."""
 
 
 def lean_attention(
@@ -107,14 +102,13 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x_BTE: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         """Map ``(B, T, E)`` to ``(B, T, E)``; with a cache ``x`` holds only the new position."""
-        if cache is None:
-            return self._whole(x_BTE)
         B, T, E = x_BTE.shape
         q, k, v = (
             part(x_BTE).view(B, T, self.num_heads, -1).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        k, v = cache.extend(k, v)
+        if cache is not None:
+            k, v = cache.extend(k, v)
         weights = torch.matmul(q * q.shape[-1] ** -0.5, k.transpose(-1, -2))
         if T > 1:
             later = torch.ones(T, k.shape[2], dtype=torch.bool, device=q.device).triu(
@@ -123,24 +117,3 @@ class CausalSelfAttention(nn.Module):
             weights = weights.masked_fill(later, float("-inf"))
         y = torch.matmul(F.softmax(weights, dim=-1), v)
         return self.out(y.transpose(1, 2).reshape(B, T, E))
-
-    def _whole(self, x_BTE: Tensor) -> Tensor:
-        """Attend within whole sequences, several put together and masked from one another."""
-        B, T, E = x_BTE.shape
-        parts = (self.query, self.key, self.value)
-        qkv = F.linear(
-            x_BTE,
-            torch.cat([part.weight for part in parts]),
-            torch.cat([part.bias for part in parts]),
-        )
-        together = max(n for n in range(1, max(1, GROUPED // T) + 1) if B % n == 0)
-        place = torch.arange(together * T, device=x_BTE.device)
-        seen = (place[:, None] >= place) & (place[:, None] // T == place // T)
-        mask = torch.zeros_like(seen, dtype=qkv.dtype).masked_fill(~seen, float("-inf"))
-        y = fused_attention(
-            qkv.view(B // together, together * T, 3 * E),
-            heads=self.num_heads,
-            kv_heads=self.num_heads,
-            mask=mask[None],
-        )
-        return self.out(y.view(B, T, E))

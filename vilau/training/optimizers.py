@@ -54,11 +54,8 @@ def build_optimizer(
         {"params": free, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas, fused=True
+        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas
     )
-    # A fused step could undo fp16's loss scale itself; then Lightning would clip scaled gradients, and refuses.
-    # Without this the scale is undone before clipping, as for any other optimiser.
-    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     scheduler = LambdaLR(optimizer, lambda step: rate_share(step, num_steps, config))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
