@@ -39,9 +39,10 @@ def test_callbacks_report_every_depth(tmp_path):
     passports = callbacks[0].passports
     for name in ("rfid", "psnr", "ssim"):
         assert values[f"val/{name}_d3"] == values[f"val/{name}"]
-        assert passports[f"val/{name}_d3"] == passports[f"val/{name}"]
         assert values[f"val/{name}_d1"] != values[f"val/{name}"]
-    assert "from all depths" in passports["val/rfid_d3"].details
+    # A truncation is one whatever the tower's depth, so that towers of any depth share a column.
+    assert "from the first 3 depths" in passports["val/rfid_d3"].details
+    assert "from all depths" in passports["val/rfid"].details
     assert "from the first 1 depths" in passports["val/rfid_d1"].details
     assert passports["val/rfid_d1"].num_samples == passports["val/rfid"].num_samples > 0
     assert "val/zero_shot_top1_depth3" in values
@@ -54,8 +55,8 @@ def test_callbacks_report_every_depth(tmp_path):
     alone = ReconstructionFID()
     alone.setup(None, None, "validate")
     alone.whole.update(images, first, [])
-    again = {name: float(value) for name, value, _ in alone.whole.compute("", 0, "")}
-    assert values["val/rfid_d1"] == pytest.approx(again["rfid"], rel=1e-4)
+    again = alone.whole.compute()
+    assert values["val/rfid_d1"] == pytest.approx(float(again["rfid"]), rel=1e-4)
 
 
 def test_it_trains_as_tower_training_does(tmp_path):

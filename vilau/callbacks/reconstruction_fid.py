@@ -77,10 +77,12 @@ class ReconstructionFID(MeasuringCallback):
         assert self.whole is not None
         reference, depths = f"{split} images {digest}", len(self.truncated) + 1
         for d, part in enumerate([*self.truncated, self.whole], start=1):
-            what = ALL_DEPTHS if d == depths else f"reconstructions from the first {d} depths"
-            for name, value, passport in part.compute(reference, count, what):
+            for name, value in part.compute().items():
                 if d == depths:
+                    passport = part.passport(name, reference, count, ALL_DEPTHS)
                     shown = name == "rfid"
                     self.report(pl_module, f"{split}/{name}", value, passport, prog_bar=shown)
                 if self.by_depth:
+                    what = f"reconstructions from the first {d} depths"
+                    passport = part.passport(name, reference, count, what)
                     self.report(pl_module, f"{split}/{name}_d{d}", value, passport)

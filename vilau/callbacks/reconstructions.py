@@ -1,6 +1,6 @@
 """One set of reconstructions measured against its originals: FID, pixels, perception, and what a judge still sees."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -68,41 +68,40 @@ class Reconstructions:
         if scenes:
             self.scenes.update(reconstructions, scenes)
 
-    def compute(
-        self, reference: str, count: int, what: str
-    ) -> Iterator[tuple[str, Tensor, Passport]]:
-        """Yield name, value and passport of each metric.
+    def compute(self) -> dict[str, Tensor]:
+        """Return ``rfid``, ``psnr``, ``ssim``, ``lpips`` and the judge's numbers, as far as they are measured."""
+        if self.beside is not None:
+            for name in _REAL_SIDE:
+                setattr(self.distance, name, getattr(self.beside.distance, name).clone())
+        values = {"rfid": self.distance.compute(), **self.similarity.compute()}
+        if self.perceptual is not None:
+            values["lpips"] = self.perceptual.compute()
+        read = self.scenes.compute() if self.scenes.update_called else {}
+        names = {"recon_scene_exact": "scene_exact", "recon_object_shape": "shape"}
+        return values | {name: read[theirs] for name, theirs in names.items() if theirs in read}
+
+    def passport(self, name: str, reference: str, count: int, what: str) -> Passport:
+        """Say what a number of ``compute`` is.
 
         Args:
+            name: its name there.
             reference: name and hash of the originals.
             count: how many they are.
             what: which reconstructions these are.
         """
-        if self.beside is not None:
-            for name in _REAL_SIDE:
-                setattr(self.distance, name, getattr(self.beside.distance, name).clone())
-
-        def passport(metric: str, features: str = "", details: str = "") -> Passport:
-            return Passport(metric, features, reference, count, details)
-
-        details = f"uint8 {what} against their own originals; {self.distance.preparation}"
-        metric = back_end("FrechetInceptionDistance")
-        yield (
-            "rfid",
-            self.distance.compute(),
-            passport(metric, self.distance.features_name, details),
-        )
-        values = self.similarity.compute()
-        yield "psnr", values["psnr"], passport("PSNR (vilau, mean over images)")
-        yield "ssim", values["ssim"], passport(back_end("SSIM"))
-        if self.perceptual is not None:
-            metric = back_end(f"LPIPS {self.lpips}")
-            network = self.perceptual.features_name
-            yield "lpips", self.perceptual.compute(), passport(metric, network)
-        read = self.scenes.compute() if self.scenes.update_called else {}
-        judge, agreement = self.scenes.judge_name, "scene agreement"
-        if "scene_exact" in read:
+        metric, features, details = "scene agreement", self.scenes.judge_name, "shape"
+        if name == "rfid":
+            metric = back_end("FrechetInceptionDistance")
+            features = self.distance.features_name
+            details = f"uint8 {what} against their own originals; {self.distance.preparation}"
+        elif name == "psnr":
+            metric, features, details = "PSNR (vilau, mean over images)", "", ""
+        elif name == "ssim":
+            metric, features, details = back_end("SSIM"), "", ""
+        elif name == "lpips":
+            assert self.perceptual is not None
+            metric, features = back_end(f"LPIPS {self.lpips}"), self.perceptual.features_name
+            details = ""
+        elif name == "recon_scene_exact":
             details = "things by shape and colour"
-            yield "recon_scene_exact", read["scene_exact"], passport(agreement, judge, details)
-        if "shape" in read:
-            yield "recon_object_shape", read["shape"], passport(agreement, judge, "shape")
+        return Passport(metric, features, reference, count, details)

@@ -1,9 +1,9 @@
 """RMS norm, rotary attention and gated MLP in few passes, each with its backward written out.
 
-For small models on a CPU, where matrix products take a third of a training step and the passes over memory between
-them the rest: every function reads its input once or twice, computes in float32 (float64 for float64), writes its
-result in the dtype of the products, and keeps for the backward pass what is cheaper to keep than to compute again.
-The formulas are LLaMA's. No function is differentiable twice: training never asks for it, and asking is an error.
+For small models on a CPU, where what lies between the matrix products takes as long as they do: every function reads
+its input once or twice, computes in float32 (float64 for float64), writes its result in the dtype of the products,
+and keeps for the backward pass what is cheaper to keep than to compute again. The formulas are LLaMA's. No function
+is differentiable twice: training never asks for it, and asking is an error.
 
 B batch, T tokens, E width, H query heads, K key heads, d head width.
 """

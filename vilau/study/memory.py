@@ -13,8 +13,8 @@ KEPT_BYTES = 2**30
 def keep_freed_memory() -> bool:
     """Let the C library keep up to 1 GiB of freed memory for the next request; tell whether it does.
 
-    By default glibc hands large blocks back to the kernel, which fills the same pages with zeros again in the
-    next step: of a small model's training step on a CPU that is a tenth to a fifth. Other C libraries are left as
+    By default glibc hands large blocks back to the kernel, which fills the same pages with zeros again in the next
+    step: of a small model's training step on a CPU that takes a twentieth to a fifth. Other C libraries are left as
     they are. Not for processes that load large weights only to move them to another device.
     """
     if not sys.platform.startswith("linux"):
