@@ -4,17 +4,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vilau.callbacks.measuring import MeasuringCallback
-from vilau.metrics.answers import GroupedMean
+from vilau.callbacks.judging import JudgingCallback
 from vilau.metrics.drawn_scores import clip_scores, mean_clip_scores
-from vilau.metrics.judge import SceneJudge
-from vilau.metrics.passport import SetFingerprint
 from vilau.types import ClipOutput, ClipPromptBatch, Passport
 
 BENCHMARK = "world_vbench"
 
 
-class ClipQuality(MeasuringCallback):
+class ClipQuality(JudgingCallback):
     """Judges drawn clips frame by frame.
 
     ``test/world_vbench/<dimension>`` for each dimension of `vilau.world.clip_judge`, and ``test/world_vbench_quality``,
@@ -26,31 +23,12 @@ class ClipQuality(MeasuringCallback):
         judge: a saved detector's folder; None: the shipped verifier.
     """
 
-    def __init__(self, judge: str | None = None) -> None:
-        super().__init__()
-        self.folder = judge
-        self.judge: SceneJudge | None = None
-        self.means = GroupedMean()
-        self.prompts = SetFingerprint()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Load the judge before anything is drawn: a file may be missing."""
-        self.judge = self.judge or SceneJudge(self.folder)
-
-    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last judgements."""
-        assert self.judge is not None
-        self.judge.to(pl_module.device)
-        self.means.reset()
-        self.prompts.to(pl_module.device).reset()
-
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
         """Judge a batch's clips."""
         if not isinstance(batch, ClipPromptBatch) or not isinstance(outputs, ClipOutput):
             return False
-        assert self.judge is not None
         self.prompts.update(texts=batch.prompts)
         for index, (clip, text) in enumerate(zip(outputs.clips, batch.requirements, strict=True)):
             found = clip_scores(self.judge, clip, text)
@@ -61,7 +39,6 @@ class ClipQuality(MeasuringCallback):
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
-        assert self.judge is not None
         digest, number = self.prompts.compute()
         by_kind: dict[str, dict[str, float]] = {}
         for key, (mean, count) in self.means.compute().items():
@@ -76,7 +53,6 @@ class ClipQuality(MeasuringCallback):
     def _tell(
         self, pl_module: pl.LightningModule, name: str, value: float, seen: tuple[str, str, int]
     ) -> None:
-        assert self.judge is not None
         kind, digest, count = seen
         passport = Passport(
             metric="VBench's dimensions on the drawn world (vilau)",

@@ -5,17 +5,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vilau.callbacks.measuring import MeasuringCallback
-from vilau.metrics.answers import GroupedMean
-from vilau.metrics.judge import Judgement, SceneJudge, judge_scene
-from vilau.metrics.passport import SetFingerprint
+from vilau.callbacks.judging import JudgingCallback
+from vilau.metrics.judge import Judgement, judge_scene
 from vilau.types import DrawingOutput, Passport, PromptBatch
 
 CHANCE_IMAGES = 3
 """Real images that each prompt is judged by for the chance line."""
 
 
-class GenerationJudge(MeasuringCallback):
+class GenerationJudge(JudgingCallback):
     """Logs how many drawings hold what their prompt asks for.
 
     * ``test/draw_prompt_exact``: all that was asked for is there (the headline).
@@ -31,31 +29,12 @@ class GenerationJudge(MeasuringCallback):
         judge: a saved detector's folder; None: the shipped verifier.
     """
 
-    def __init__(self, judge: str | None = None) -> None:
-        super().__init__()
-        self.folder = judge
-        self.judge: SceneJudge | None = None
-        self.means = GroupedMean()
-        self.prompts = SetFingerprint()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Load the judge before anything is drawn: a file may be missing."""
-        self.judge = self.judge or SceneJudge(self.folder)
-
-    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last judgements."""
-        assert self.judge is not None
-        self.judge.to(pl_module.device)
-        self.means.reset()
-        self.prompts.to(pl_module.device).reset()
-
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
         """Judge a batch's drawings, and some real images by the same prompts."""
         if not isinstance(batch, PromptBatch) or not isinstance(outputs, DrawingOutput):
             return False
-        assert self.judge is not None
         self.prompts.update(texts=batch.prompts)
         asked = batch.requirements
         self._add("_prompt_exact", self.judge.judge(outputs.images, asked), batch)
@@ -79,7 +58,6 @@ class GenerationJudge(MeasuringCallback):
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
-        assert self.judge is not None
         digest, _ = self.prompts.compute()
         for name, (mean, count) in self.means.compute().items():
             passport = Passport(

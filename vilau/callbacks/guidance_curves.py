@@ -6,13 +6,12 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from vilau.callbacks.measuring import MeasuringCallback
+from vilau.callbacks.judging import JudgingCallback
 from vilau.callbacks.pictures import show
 from vilau.callbacks.sheets import grid
 from vilau.errors import DataError
-from vilau.metrics.answers import GroupedMean
 from vilau.metrics.frechet import FrechetDistance
-from vilau.metrics.judge import SceneJudge, judge_scene
+from vilau.metrics.judge import judge_scene
 from vilau.metrics.passport import SetFingerprint, back_end
 from vilau.metrics.scene_scores import scene_scores
 from vilau.types import GuidedDrawings, Passport, PromptBatch
@@ -22,7 +21,7 @@ REAL, RECONSTRUCTION, RANDOM, EMPTY = "real", "reconstruction", "random", "empty
 of another prompt, and a black picture."""
 
 
-class GuidanceCurves(MeasuringCallback):
+class GuidanceCurves(JudgingCallback):
     """Measures what a `GuidanceSweep` draws at every guidance scale: ``<name>_g<scale>``, such as ``test/fid_g1.25``.
 
     * ``test/fid_g...``: Frechet distance of the drawings to the reference set.
@@ -50,29 +49,24 @@ class GuidanceCurves(MeasuringCallback):
         judge: str | None = None,
         num_rows: int = 8,
     ) -> None:
-        super().__init__()
-        self.features, self.weights, self.folder = features, weights, judge
-        self.num_rows = num_rows
-        self.judge: SceneJudge | None = None
+        super().__init__(judge)
+        self.features, self.weights, self.num_rows = features, weights, num_rows
         self.real: FrechetDistance | None = None
         self.distances: dict[str, FrechetDistance] = {}
-        self.means = GroupedMean()
-        self.references, self.prompts = SetFingerprint(), SetFingerprint()
+        self.references = SetFingerprint()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Load the networks before anything is drawn: a file may be missing."""
-        self.judge = self.judge or SceneJudge(self.folder)
+        super().setup(trainer, pl_module, stage)
         self.real = self.real or FrechetDistance(self.features, self.weights)
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last round."""
-        assert self.judge is not None
         assert self.real is not None
-        self.judge.to(pl_module.device)
-        for metric in (self.real, self.references, self.prompts):
+        super().begin(trainer, pl_module)
+        for metric in (self.real, self.references):
             metric.to(pl_module.device).reset()
         self.distances = {}
-        self.means.reset()
         self.rows: list[list[Tensor]] = []
         self.labels: list[str] = []
         self.headings: list[str] = []
@@ -99,7 +93,7 @@ class GuidanceCurves(MeasuringCallback):
         for kind, images in kinds.items():
             if kind != RANDOM:
                 self._distance(kind).update(images, real=False)
-            self._judge(kind, images, batch)
+            self._read(kind, images, batch)
         self._keep_rows(outputs, batch)
         return True
 
@@ -107,16 +101,13 @@ class GuidanceCurves(MeasuringCallback):
         """The distance of one kind of pictures; all share one feature network and the real images."""
         assert self.real is not None
         if kind not in self.distances:
-            made = FrechetDistance(self.features, self.weights)
-            made.inception = self.real.inception
-            self.distances[kind] = made.to(self.real.device)
+            self.distances[kind] = self.real.beside()
         return self.distances[kind]
 
-    def _judge(self, kind: str, images: Tensor, batch: PromptBatch) -> None:
+    def _read(self, kind: str, images: Tensor, batch: PromptBatch) -> None:
         asked = [text for text in batch.requirements if text]
         if not asked and not batch.scenes:
             return
-        assert self.judge is not None
         found = self.judge.parse(images)
         values: dict[str, list[float]] = {}
         if asked:
@@ -145,7 +136,6 @@ class GuidanceCurves(MeasuringCallback):
         """Report, and show the grid."""
         prompts, number = self.prompts.compute()
         self._report_distances(pl_module, split, prompts, number)
-        assert self.judge is not None
         for name, (mean, count) in self.means.compute().items():
             passport = Passport(
                 metric="share of " + ("things found" if "recall" in name else "pictures"),
@@ -163,8 +153,7 @@ class GuidanceCurves(MeasuringCallback):
         assert self.real is not None
         digest, num_real = self.references.compute()
         for kind, distance in self.distances.items():
-            for state in STATES:
-                setattr(distance, state, getattr(self.real, state))
+            distance.take_real(self.real)
             passport = Passport(
                 metric=back_end("FrechetInceptionDistance"),
                 features=distance.features_name,
@@ -173,10 +162,6 @@ class GuidanceCurves(MeasuringCallback):
                 details=f"prompts {prompts}; {distance.preparation}",
             )
             self.report(pl_module, f"{split}/fid_{kind}", distance.compute(), passport)
-
-
-STATES = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
-"""What torchmetrics' distance keeps of the real images."""
 
 
 def pictures(outputs: GuidedDrawings, batch: PromptBatch) -> dict[str, Tensor]:

@@ -12,8 +12,6 @@ from vilau.metrics.passport import back_end
 from vilau.metrics.similarity import PairedSimilarity, PerceptualDistance
 from vilau.types import Passport
 
-_REAL_SIDE = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
-
 
 class Reconstructions:
     """The metrics of one set of reconstructions.
@@ -40,15 +38,17 @@ class Reconstructions:
         beside: "Reconstructions | None" = None,
     ) -> None:
         self.beside = beside
-        self.distance = FrechetDistance(features, weights)
+        self.distance: FrechetDistance = (
+            FrechetDistance(features, weights) if beside is None else beside.distance.beside()
+        )
         self.similarity = PairedSimilarity()
         self.scenes = SceneExact()
         self.perceptual = None if lpips is None else PerceptualDistance(lpips, lpips_weights)
         self.lpips = lpips
-        if beside is not None:  # one copy of each network, however many depths are measured
-            self.distance.inception = beside.distance.inception
-            if self.perceptual is not None and beside.perceptual is not None:
-                self.perceptual.net = beside.perceptual.net
+        if beside is not None and self.perceptual is not None and beside.perceptual is not None:
+            self.perceptual.net = (
+                beside.perceptual.net
+            )  # one copy, however many depths are measured
 
     def to(self, device: torch.device) -> None:
         """Move to ``device`` and forget all images."""
@@ -71,8 +71,7 @@ class Reconstructions:
     def compute(self) -> dict[str, Tensor]:
         """Return ``rfid``, ``psnr``, ``ssim``, ``lpips`` and the judge's numbers, as far as they are measured."""
         if self.beside is not None:
-            for name in _REAL_SIDE:
-                setattr(self.distance, name, getattr(self.beside.distance, name).clone())
+            self.distance.take_real(self.beside.distance)
         values = {"rfid": self.distance.compute(), **self.similarity.compute()}
         if self.perceptual is not None:
             values["lpips"] = self.perceptual.compute()

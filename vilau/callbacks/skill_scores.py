@@ -4,17 +4,14 @@ from typing import Any
 
 import lightning.pytorch as pl
 
-from vilau.callbacks.measuring import MeasuringCallback
-from vilau.metrics.answers import GroupedMean
+from vilau.callbacks.judging import JudgingCallback
 from vilau.metrics.drawn_scores import judged_pictures
-from vilau.metrics.judge import SceneJudge
-from vilau.metrics.passport import SetFingerprint
 from vilau.types import DrawingOutput, Passport, PromptBatch
 
 BENCHMARK = "world_genai"
 
 
-class SkillScores(MeasuringCallback):
+class SkillScores(JudgingCallback):
     """Judges the drawings of GenAI-Bench's twin.
 
     * ``test/world_genai``: the share of prompts all of whose requirements hold, the headline;
@@ -29,24 +26,6 @@ class SkillScores(MeasuringCallback):
         judge: a saved detector's folder; None: the shipped verifier.
     """
 
-    def __init__(self, judge: str | None = None) -> None:
-        super().__init__()
-        self.folder = judge
-        self.judge: SceneJudge | None = None
-        self.means = GroupedMean()
-        self.prompts = SetFingerprint()
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Load the judge before anything is drawn: a file may be missing."""
-        self.judge = self.judge or SceneJudge(self.folder)
-
-    def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Forget the last judgements."""
-        assert self.judge is not None
-        self.judge.to(pl_module.device)
-        self.means.reset()
-        self.prompts.to(pl_module.device).reset()
-
     def observe(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
@@ -54,7 +33,6 @@ class SkillScores(MeasuringCallback):
         ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
         if not ours or not isinstance(outputs, DrawingOutput):
             return False
-        assert self.judge is not None
         self.prompts.update(texts=batch.prompts)
         judged = judged_pictures(self.judge, outputs.images, batch.requirements)
         for index, found in enumerate(judged):
@@ -73,7 +51,6 @@ class SkillScores(MeasuringCallback):
 
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Report."""
-        assert self.judge is not None
         digest, _ = self.prompts.compute()
         for name, (mean, count) in self.means.compute().items():
             kind = name.split("/")[0].removesuffix("_soft").strip("_").replace("_", " ")

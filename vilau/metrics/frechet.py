@@ -25,6 +25,10 @@ INCEPTION_PREPARATION = (
 """How an image meets Inception: torch-fidelity's way, on which published numbers rest."""
 
 
+_REAL_SIDE = ("real_features_sum", "real_features_cov_sum", "real_features_num_samples")
+"""What torchmetrics keeps of the real images."""
+
+
 class WorldFeatures(nn.Module):
     """The shipped feature network in the form torchmetrics asks for: uint8 in, ``(B,
     num_features)`` out."""
@@ -69,7 +73,7 @@ class FrechetDistance(FrechetInceptionDistance):
         weights: str | None = None,
         layer: Literal[64, 192, 768, 2048] = 2048,
     ) -> None:
-        self.features = features
+        self.features, self._arguments = features, (features, weights, layer)
         settings: dict[str, Any] = {"normalize": False}
         if features == "world":
             folder = WORLD_FEATURES if weights is None else Path(weights)
@@ -92,6 +96,20 @@ class FrechetDistance(FrechetInceptionDistance):
                 "antialias": False,
             }
         super().__init__(**settings)
+
+    def beside(self) -> "FrechetDistance":
+        """Return a distance of other images to the same real ones, with this one's network.
+
+        It is shown the other images alone, and told of the real ones by ``take_real`` before it computes.
+        """
+        other = FrechetDistance(*self._arguments)
+        other.inception = self.inception
+        return other.to(self.device)
+
+    def take_real(self, other: "FrechetDistance") -> None:
+        """Take over what ``other`` has seen of the real images on this rank."""
+        for name in _REAL_SIDE:
+            setattr(self, name, getattr(other, name).clone())
 
     def update(self, imgs: Tensor, real: bool) -> None:
         """Add uint8 images ``(B, 3, H, W)`` to the real set or to the other."""
