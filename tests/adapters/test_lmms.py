@@ -21,7 +21,7 @@ from torch import Tensor
 from tests.models import tiny
 from vilau.adapters import lmms
 from vilau.adapters.task_folder import SCORED, write_tasks
-from vilau.data.twins import TwinSet, twin_set
+from vilau.data.twins.sets import TwinSet, twin_set
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError, DataError
 from vilau.metrics.answers import answer_metric

@@ -15,7 +15,7 @@ from tests.apps.conftest import Command
 from tests.models import tiny
 from vilau import load_tower
 from vilau.apps.codes_file import read_codes
-from vilau.data.media import read_images
+from vilau.data.media.pictures import read_images
 from vilau.layers.pixels import to_float, to_uint8
 
 

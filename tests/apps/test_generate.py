@@ -14,7 +14,7 @@ from PIL import Image
 import vilau as kit
 from tests.apps.conftest import Command
 from tests.models import tiny
-from vilau.data.video import read_clip
+from vilau.data.media.video import read_clip
 from vilau.generation.sampling import image_seed
 from vilau.layers.pixels import to_uint8
 

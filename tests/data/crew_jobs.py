@@ -8,8 +8,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vilau.data import parts
-from vilau.data.items import Source
+from vilau.data.preparing import parts
+from vilau.data.sources.items import Source
 
 
 @dataclass(frozen=True)

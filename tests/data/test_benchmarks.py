@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from vilau.data.benchmarks import WorldBenchmarks
-from vilau.data.images import open_rgb
+from vilau.data.media.images import open_rgb
 from vilau.data.world_data import WorldSpec, world_set
 from vilau.errors import ConfigError
 from vilau.types import PromptBatch, QuestionBatch

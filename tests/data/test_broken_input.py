@@ -13,10 +13,10 @@ from PIL import Image
 
 from tests.data.conftest import encoded, pack, picture
 from vilau.data.image_text import ImageTextPairs
-from vilau.data.images import MAX_MEGAPIXELS, UnreadableImageError, open_rgb
-from vilau.data.prepare import UNREADABLE, Options, prepare
+from vilau.data.media.images import MAX_MEGAPIXELS, UnreadableImageError, open_rgb
+from vilau.data.preparing.prepare import UNREADABLE, Options, prepare
 from vilau.data.shards import ShardSet
-from vilau.data.sources import find_source
+from vilau.data.sources.forms import find_source
 
 
 def png(width: int, height: int, depth: int, kind: int, rows: bytes) -> bytes:

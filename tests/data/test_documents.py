@@ -17,8 +17,8 @@ from tests.data.conftest import encoded, picture
 from vilau.data.captions import PromptSpec
 from vilau.data.instructions import Instructions
 from vilau.data.mixture import DESCRIBE, MultimodalMixture
-from vilau.data.prepare import CONVERSATIONS, Options, prepare
-from vilau.data.sources import find_source
+from vilau.data.preparing.prepare import CONVERSATIONS, Options, prepare
+from vilau.data.sources.forms import find_source
 from vilau.data.world_data import WorldSpec, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
@@ -99,7 +99,7 @@ def test_images_belong_to_their_texts(world: WorldSpec) -> None:
 
 
 def _pixels_of(data: bytes) -> bytes:
-    from vilau.data.images import open_rgb
+    from vilau.data.media.images import open_rgb
 
     return np.asarray(open_rgb(data)).tobytes()
 

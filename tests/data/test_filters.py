@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.data.conftest import encoded, picture
-from vilau.data.filters import Condition, Filters
-from vilau.data.prepare import UNREADABLE, Options, Prepared, prepare
+from vilau.data.preparing.filters import Condition, Filters
+from vilau.data.preparing.prepare import UNREADABLE, Options, Prepared, prepare
 from vilau.data.shards import ShardSet
-from vilau.data.sources import find_source
+from vilau.data.sources.forms import find_source
 from vilau.errors import ConfigError, DataError
 
 

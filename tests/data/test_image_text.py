@@ -11,8 +11,8 @@ import torch
 from tests.data.conftest import encoded, picture
 from vilau.data.captions import CaptionSpec, PromptSpec
 from vilau.data.image_text import ImageTextPairs
-from vilau.data.prepare import Options, prepare
-from vilau.data.sources import find_source
+from vilau.data.preparing.prepare import Options, prepare
+from vilau.data.sources.forms import find_source
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError, DataError
 from vilau.types import ImageTextBatch, LabelledImageBatch

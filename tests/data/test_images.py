@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import encoded, picture
-from vilau.data.images import (
+from vilau.data.media.images import (
     ImageTransform,
     UnreadableImageError,
     encode_png,

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from tests.data.conftest import encoded, picture
-from vilau.data.media import normalise, open_picture, prepare, read_images
+from vilau.data.media.pictures import normalise, open_picture, prepare, read_images
 from vilau.errors import ConfigError, DataError
 
 SIZE = 16

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vilau.data import video_files
-from vilau.data.video import frame_indices, read_clip
+from vilau.data.media import video_files
+from vilau.data.media.video import frame_indices, read_clip
 from vilau.errors import ConfigError, DataError
 
 

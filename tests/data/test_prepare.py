@@ -11,10 +11,10 @@ import pytest
 from litdata.streaming.writer import BinaryWriter
 
 from tests.data.conftest import encoded, pack, picture
-from vilau.data.images import open_rgb
-from vilau.data.prepare import UNREADABLE, Options, Prepared, prepare
+from vilau.data.media.images import open_rgb
+from vilau.data.preparing.prepare import UNREADABLE, Options, Prepared, prepare
 from vilau.data.shards import ShardSet
-from vilau.data.sources import find_source
+from vilau.data.sources.forms import find_source
 from vilau.errors import ConfigError, DataError
 
 
@@ -364,7 +364,7 @@ def test_destinations(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("vilau.data.workplace.write_whole", full)
+    monkeypatch.setattr("vilau.data.preparing.workplace.write_whole", full)
     with pytest.raises(DataError, match=r"The disk filled up while writing .*out; nothing half"):
         prepared(photos, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"photos", "file"}

@@ -18,15 +18,15 @@ from litdata import StreamingDataset
 
 from tests.data.conftest import encoded, pack, picture, tree
 from tests.data.crew_jobs import DeadlyUnit, loads_torch, wait_a_little
-from vilau.data import listing, parts, prepare
 from vilau.data.chunks import Chunk, ChunkWriter, Record
-from vilau.data.items import Source
-from vilau.data.parts import being_read
-from vilau.data.prepare import Options
+from vilau.data.preparing import listing, parts, prepare
+from vilau.data.preparing.parts import being_read
+from vilau.data.preparing.prepare import Options
+from vilau.data.preparing.workers import Crew, WorkerLostError
+from vilau.data.preparing.workplace import Workplace
 from vilau.data.shards import ShardSet, ShardWriter
-from vilau.data.sources import find_source
-from vilau.data.workers import Crew, WorkerLostError
-from vilau.data.workplace import Workplace
+from vilau.data.sources.forms import find_source
+from vilau.data.sources.items import Source
 from vilau.errors import DataError
 
 SMALL = Options(chunk_bytes=32 << 10)
@@ -259,7 +259,7 @@ def test_a_crew_gives_all_results_and_can_be_left_early() -> None:
 
 ORPHANS = """
 import sys, time
-from vilau.data.workers import Crew
+from vilau.data.preparing.workers import Crew
 from tests.data.crew_jobs import wait_a_little
 if __name__ == "__main__":
     with Crew(2) as crew:

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from tests.data.conftest import encoded, pack, picture, tree
-from vilau.data.class_folders import class_names
-from vilau.data.filters import Filters
 from vilau.data.image_text import ImageTextPairs
-from vilau.data.prepare import CLASSES, UNREADABLE, Options, prepare
+from vilau.data.preparing.filters import Filters
+from vilau.data.preparing.prepare import CLASSES, UNREADABLE, Options, prepare
 from vilau.data.shards import ShardSet
-from vilau.data.sources import find_source
+from vilau.data.sources.class_folders import class_names
+from vilau.data.sources.forms import find_source
 from vilau.errors import ConfigError, DataError
 
 

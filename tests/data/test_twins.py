@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from vilau.data.prompt_sets import genai_set, mjhq_set, vbench_set
 from vilau.data.twin_benchmarks import TwinBenchmarks
-from vilau.data.twins import TWINS, Prior, TwinSet, twin_set
+from vilau.data.twins.prompts import genai_set, mjhq_set, vbench_set
+from vilau.data.twins.sets import TWINS, Prior, TwinSet, twin_set
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.metrics.answers import TWINS as SCORED
@@ -205,7 +205,7 @@ def test_senseless_settings(settings: dict, sentence: str) -> None:
 def test_a_level_without_the_questions_is_refused(
     world: WorldSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vilau.data.twins.MAX_BARREN", 15)
+    monkeypatch.setattr("vilau.data.twins.sets.MAX_BARREN", 15)
     monkeypatch.setitem(TWINS, "world_textvqa", replace(TWINS["world_textvqa"], level="easy"))
     with pytest.raises(
         ConfigError, match="world_textvqa questions run out at 0 of 36: 15 scenes of level easy"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vilau.data.images import open_rgb
+from vilau.data.media.images import open_rgb
 from vilau.data.world_data import WorldSpec, class_indices, class_set, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.world.language import CLASSES

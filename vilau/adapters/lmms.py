@@ -17,8 +17,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from vilau.data.media import read_images
-from vilau.data.video import NUM_FRAMES, read_clip
+from vilau.data.media.pictures import read_images
+from vilau.data.media.video import NUM_FRAMES, read_clip
 from vilau.errors import ConfigError, DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.loading import load

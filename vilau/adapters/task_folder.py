@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from vilau.data.cache import disk_errors, temporary_folder
-from vilau.data.images import encode_png
+from vilau.data.media.images import encode_png
 from vilau.data.names import nearest
-from vilau.data.twins import TwinSet
+from vilau.data.twins.sets import TwinSet
 from vilau.errors import ConfigError, DataError
 
 SCORED = ("world_pope", "world_mme", "world_gqa", "world_vqav2", "world_seedbench")

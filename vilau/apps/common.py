@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from vilau.data.media import Fit, Quirks
+    from vilau.data.media.pictures import Fit, Quirks
 
 T = TypeVar("T")
 
@@ -246,7 +246,7 @@ def read_for(
     model: nn.Module, pictures: Sequence[Any], size: int, fit: Fit, quirks: Quirks | None
 ) -> Tensor:
     """Read pictures as ``(N, 3, size, size)`` in [-1, 1], on the model's device and in its dtype."""
-    from vilau.data.media import read_images
+    from vilau.data.media.pictures import read_images
 
     return moved(read_images(pictures, size, fit=fit, quirks=quirks), model)
 
@@ -259,8 +259,8 @@ def moved(images: Tensor, model: nn.Module) -> Tensor:
 
 def read_frames(model: nn.Module, path: Path, size: int, args: argparse.Namespace) -> Tensor:
     """Read the frames of a clip as ``(F, 3, size, size)``; what is broken in it is said on stderr."""
-    from vilau.data.media import prepare
-    from vilau.data.video import read_clip
+    from vilau.data.media.pictures import prepare
+    from vilau.data.media.video import read_clip
 
     clip = read_clip(path, quirks=args.quirks)
     if clip.note:

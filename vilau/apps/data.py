@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vilau.data.prepare import Options
+    from vilau.data.preparing.prepare import Options
     from vilau.data.shards import Record, ShardSet
 
 SHOWN = 400
@@ -98,9 +98,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     # Imported here: the data rooms load torch, and the command line must answer at once.
-    from vilau.data.prepare import CLASSES, CONVERSATIONS, PAIRS, prepare, unfinished
+    from vilau.data.preparing.prepare import CLASSES, CONVERSATIONS, PAIRS, prepare, unfinished
     from vilau.data.shards import MANIFEST, refuse_existing
-    from vilau.data.sources import find_source
+    from vilau.data.sources.forms import find_source
     from vilau.errors import DataError
 
     folder = Path(args.dst).expanduser()
@@ -122,8 +122,8 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _options(args: argparse.Namespace) -> Options:
-    from vilau.data.filters import Filters
-    from vilau.data.prepare import Options
+    from vilau.data.preparing.filters import Filters
+    from vilau.data.preparing.prepare import Options
 
     return Options(
         image_size=args.image_size,
@@ -145,7 +145,7 @@ def _options(args: argparse.Namespace) -> Options:
 
 def _show(args: argparse.Namespace) -> int:
     # Imported here for the same reason.
-    from vilau.data.prepare import describe
+    from vilau.data.preparing.prepare import describe
     from vilau.data.shards import ShardSet
 
     shards = ShardSet(Path(args.dst).expanduser())
@@ -166,7 +166,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _size(record: Record) -> str:
-    from vilau.data.images import open_rgb
+    from vilau.data.media.images import open_rgb
 
     if not record.image:
         return "(no image)"
@@ -181,7 +181,7 @@ def _write_sheet(shards: ShardSet, path: Path, *, columns: int = 8, tile: int = 
     from PIL import Image
 
     from vilau.data.cache import disk_errors
-    from vilau.data.images import ImageTransform
+    from vilau.data.media.images import ImageTransform
 
     records = shards.read(range(min(columns * columns, len(shards))))
     images = [record.image for record in records if record.image]

@@ -26,8 +26,8 @@ def find_images(paths: Sequence[str]) -> list[Path]:
 
     Raises ``DataError`` for what does not exist, a folder without images, and a URL.
     """
-    from vilau.data.items import IMAGE_SUFFIXES
-    from vilau.data.media import refuse_url
+    from vilau.data.media.pictures import refuse_url
+    from vilau.data.sources.items import IMAGE_SUFFIXES
 
     files = []
     for text in paths:
@@ -138,7 +138,7 @@ def written(path: Path) -> Iterator[Path]:
 
 def write_png(path: Path, picture: Tensor) -> None:
     """Write a uint8 picture ``(3, H, W)``."""
-    from vilau.data.images import encode_png
+    from vilau.data.media.images import encode_png
 
     with written(path) as part:
         part.write_bytes(encode_png(picture.permute(1, 2, 0).contiguous().cpu().numpy()))

@@ -188,7 +188,7 @@ def _drawings(prompts: Sequence[str], args: argparse.Namespace) -> Iterator[Draw
 
 def _formats(args: argparse.Namespace) -> list[str]:
     """The forms a clip is written in; MP4 is left out where it cannot be and was not asked for."""
-    from vilau.data.video import EXTRA, import_av
+    from vilau.data.media.video import EXTRA, import_av
 
     if args.formats is None:
         try:
@@ -241,7 +241,7 @@ def _draw(model: Any, batch: Sequence[Drawing], settings: dict[str, Any], *, vid
 def _write(
     out: Path, drawing: Drawing, picture: Tensor, formats: Sequence[str], args: argparse.Namespace
 ) -> None:
-    from vilau.data.video_files import strip, write_gif, write_mp4
+    from vilau.data.media.video_files import strip, write_gif, write_mp4
 
     for form in formats:
         path = out / f"{drawing.name}.{form}"
@@ -258,7 +258,7 @@ def _write_sheet(
     path: Path, drawings: Sequence[Drawing], pictures: Sequence[Tensor], *, video: bool
 ) -> None:
     from vilau.callbacks.sheets import captioned
-    from vilau.data.video_files import strip
+    from vilau.data.media.video_files import strip
 
     shown = [strip(p) if video else p for p in pictures[:LARGEST_SHEET]]
     captions = [drawing.prompt for drawing in drawings[:LARGEST_SHEET]]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import load_images, stack_images
 from vilau.data.shards import ShardSet

@@ -7,10 +7,10 @@ from typing import Literal
 
 import numpy as np
 
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import load_images, stack_images
-from vilau.data.prepare import user_set
+from vilau.data.preparing.prepare import user_set
 from vilau.data.shards import ShardSet
 from vilau.data.streaming import FixedLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, world_set

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vilau.data.captions import CAPTIONS, CaptionSpec
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import PairBatches, open_split
 from vilau.data.streaming import FixedLoader, TrainLoader

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from vilau.data.captions import PromptSpec, choose_prompt
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.mixture import PROMPTS, drawing_document
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import check_share, load_image, open_split, stack_images
 from vilau.data.shards import ShardSet
-from vilau.data.sources import CONVERSATIONS
+from vilau.data.sources.forms import CONVERSATIONS
 from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, level_of
 from vilau.errors import ConfigError

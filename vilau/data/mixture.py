@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import load_image, open_split, stack_images
 from vilau.data.shards import Record, ShardSet

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from vilau.data.captions import CaptionSpec, TextTruth, caption_matches, choose_caption
-from vilau.data.images import ImageTransform, UnreadableImageError
-from vilau.data.prepare import user_set
+from vilau.data.media.images import ImageTransform, UnreadableImageError
+from vilau.data.preparing.prepare import user_set
 from vilau.data.shards import Record, ShardSet
-from vilau.data.sources import PAIRS
+from vilau.data.sources.forms import PAIRS
 from vilau.data.world_data import WORLD_PATH, WorldSpec, WorldSplit, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.types import ImageTextBatch

@@ -9,7 +9,8 @@ import numpy as np
 from vilau.data.benchmarks import possible_skills
 from vilau.data.module import StreamedDataModule
 from vilau.data.names import nearest
-from vilau.data.prompt_sets import (
+from vilau.data.streaming import FixedLoader
+from vilau.data.twins.prompts import (
     DRAWN,
     GENAI,
     MJHQ,
@@ -20,8 +21,7 @@ from vilau.data.prompt_sets import (
     mjhq_set,
     vbench_set,
 )
-from vilau.data.streaming import FixedLoader
-from vilau.data.twins import NUM_PRIOR_SCENES, TWINS, TwinSet, twin_set
+from vilau.data.twins.sets import NUM_PRIOR_SCENES, TWINS, TwinSet, twin_set
 from vilau.data.world_data import WORLD, WorldSpec, level_of
 from vilau.errors import ConfigError
 
@@ -39,7 +39,7 @@ class TwinBenchmarks(StreamedDataModule):
     for `ClipQuality`.
 
     Args:
-        benchmarks: names of `vilau.data.twins.TWINS` and `vilau.data.prompt_sets.DRAWN`.
+        benchmarks: names of `vilau.data.twins.sets.TWINS` and `vilau.data.twins.prompts.DRAWN`.
         image_size: side of the images in pixels.
         global_batch_size: questions or prompts per step over all devices.
         world: the world the model was trained in; its test split is asked about. POPE's twin takes level

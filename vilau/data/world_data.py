@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vilau.data.cache import cache_folder, short_hash, written_once
-from vilau.data.images import encode_png
+from vilau.data.media.images import encode_png
 from vilau.data.progress import progress
 from vilau.data.shards import MANIFEST, Record, ShardSet, ShardWriter
 from vilau.errors import ConfigError

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.pairs import load_images, stack_images
 from vilau.data.shards import ShardSet
 from vilau.data.world_data import WorldSpec, WorldSplit, level_of, world_scene, world_set

@@ -9,11 +9,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from vilau.data.folders import CLASS_NAMES
-from vilau.data.images import ImageTransform
+from vilau.data.media.images import ImageTransform
 from vilau.data.pairs import load_images, stack_images
-from vilau.data.prepare import class_folder_set
+from vilau.data.preparing.prepare import class_folder_set
 from vilau.data.shards import ShardSet
+from vilau.data.sources.folders import CLASS_NAMES
 from vilau.data.world_data import WORLD_PATH, WorldSpec, class_indices, class_set
 from vilau.types import LabelledImageBatch
 from vilau.world.language import class_held_out, class_texts

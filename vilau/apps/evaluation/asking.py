@@ -97,8 +97,8 @@ def answers(
 
 def pictures(model: Any, question: PublishedQuestion, args: Any) -> Tensor:
     """Read a question's picture, or the frames of its video: float ``(F, 3, S, S)``."""
-    from vilau.data.media import prepare, read_images
-    from vilau.data.video import read_clip
+    from vilau.data.media.pictures import prepare, read_images
+    from vilau.data.media.video import read_clip
 
     size = model.tokenizer.spec.image_size
     if question.video:

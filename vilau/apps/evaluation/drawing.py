@@ -59,7 +59,7 @@ def draw_benchmark(model: Any, name: str, folder: Path, out: Path, args: Any) ->
     target = out / name
     check_writable(target)
     if name == "vbench":
-        from vilau.data.video import import_av
+        from vilau.data.media.video import import_av
 
         import_av("VBench's MP4")
     draw(model, wanted, target, args)
@@ -71,7 +71,7 @@ def draw_benchmark(model: Any, name: str, folder: Path, out: Path, args: Any) ->
 def draw(model: Any, wanted: Sequence[Wanted], target: Path, args: Any) -> None:
     """Draw each prompt whose file is not there; files appear whole or not at all."""
     from vilau.apps.common import batches
-    from vilau.data.video_files import write_mp4
+    from vilau.data.media.video_files import write_mp4
     from vilau.generation.sampling import image_seed
     from vilau.layers.pixels import to_uint8
 
@@ -98,7 +98,7 @@ def write_floors(model: Any, wanted: Sequence[Wanted], folder: Path, out: Path, 
     import torch
 
     from vilau.apps.common import batches, moved
-    from vilau.data.media import read_images
+    from vilau.data.media.pictures import read_images
     from vilau.data.published.drawings import IMAGES
     from vilau.layers.pixels import to_uint8
 

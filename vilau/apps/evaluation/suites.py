@@ -96,7 +96,7 @@ def chosen_names(suite: str | None, benchmarks: Sequence[str], *, world: bool) -
 def twin_names() -> list[str]:
     """Return the names of all twins."""
     # Imported here: see `known_benchmarks`.
-    from vilau.data.prompt_sets import DRAWN
-    from vilau.data.twins import TWINS
+    from vilau.data.twins.prompts import DRAWN
+    from vilau.data.twins.sets import TWINS
 
     return [*TWINS, *DRAWN]

@@ -25,7 +25,7 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
     from vilau.callbacks.clip_quality import ClipQuality
     from vilau.callbacks.question_answering import QuestionAnswering
     from vilau.callbacks.skill_scores import SkillScores
-    from vilau.data.prompt_sets import GENAI, MJHQ, VBENCH
+    from vilau.data.twins.prompts import GENAI, MJHQ, VBENCH
     from vilau.training.evaluate import Evaluation
 
     device = device_of(args.device)

@@ -6,10 +6,11 @@ import json
 import os
 from pathlib import Path
 
-from vilau.data.class_folders import captioned_class_source, class_source
-from vilau.data.conversations import conversation_source
-from vilau.data.folders import folder_source
-from vilau.data.items import (
+from vilau.data.shards import INDEX, MANIFEST, ShardSet, check_kind
+from vilau.data.sources.class_folders import captioned_class_source, class_source
+from vilau.data.sources.conversations import conversation_source
+from vilau.data.sources.folders import folder_source
+from vilau.data.sources.items import (
     IMAGE_FIELDS,
     TEXT_FIELDS,
     Item,
@@ -17,12 +18,11 @@ from vilau.data.items import (
     clean_texts,
     first_field,
 )
-from vilau.data.parquet import PARQUET
-from vilau.data.shards import INDEX, MANIFEST, ShardSet, check_kind
-from vilau.data.side import is_side_file
-from vilau.data.stored import StoredByLitdata, StoredInShards, litdata_reader
-from vilau.data.tables import TABLE_SUFFIXES, parquet_source, table_source
-from vilau.data.tars import expand, tar_source
+from vilau.data.sources.parquet import PARQUET
+from vilau.data.sources.side import is_side_file
+from vilau.data.sources.stored import StoredByLitdata, StoredInShards, litdata_reader
+from vilau.data.sources.tables import TABLE_SUFFIXES, parquet_source, table_source
+from vilau.data.sources.tars import expand, tar_source
 from vilau.errors import DataError
 
 PAIRS = "image_text"

@@ -9,10 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vilau.data.items import IMAGE_SUFFIXES, TEXT_FIELDS, Item, Source, clean_texts, first_field
-from vilau.data.parquet import PARQUET
-from vilau.data.side import side_table
-from vilau.data.stored import StoredFile
+from vilau.data.sources.items import (
+    IMAGE_SUFFIXES,
+    TEXT_FIELDS,
+    Item,
+    Source,
+    clean_texts,
+    first_field,
+)
+from vilau.data.sources.parquet import PARQUET
+from vilau.data.sources.side import side_table
+from vilau.data.sources.stored import StoredFile
 from vilau.errors import DataError
 
 CAPTION_SUFFIX, ROW_SUFFIX = ".txt", ".json"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vilau.data.items import (
+from vilau.data.sources.items import (
     IMAGE_SUFFIXES,
     TEXT_FIELDS,
     Item,
@@ -19,9 +19,9 @@ from vilau.data.items import (
     clean_texts,
     first_field,
 )
-from vilau.data.parquet import PARQUET
-from vilau.data.side import side_table
-from vilau.data.stored import StoredInTar
+from vilau.data.sources.parquet import PARQUET
+from vilau.data.sources.side import side_table
+from vilau.data.sources.stored import StoredInTar
 from vilau.errors import DataError
 
 TEXT_SUFFIXES = (".txt", ".caption", ".text")

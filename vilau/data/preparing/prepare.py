@@ -11,13 +11,13 @@ from typing import Any
 
 from vilau.data.cache import cache_folder, disk_errors, short_hash, written_once
 from vilau.data.chunks import write_index
-from vilau.data.class_folders import class_source
-from vilau.data.items import Source
-from vilau.data.listing import SKIPPED, Listing, list_source, skipped_line
-from vilau.data.options import MAX_UNREADABLE, Options
-from vilau.data.parts import PartCounts, being_read, clear_places, write_part
+from vilau.data.preparing.listing import SKIPPED, Listing, list_source, skipped_line
+from vilau.data.preparing.options import MAX_UNREADABLE, Options
+from vilau.data.preparing.parts import PartCounts, being_read, clear_places, write_part
+from vilau.data.preparing.report import Prepared, spec_of
+from vilau.data.preparing.workers import Crew, WorkerLostError, usable_cores
+from vilau.data.preparing.workplace import Workplace, workplace_of
 from vilau.data.progress import Bar
-from vilau.data.report import Prepared, spec_of
 from vilau.data.shards import (
     MANIFEST,
     UNREADABLE,
@@ -27,9 +27,9 @@ from vilau.data.shards import (
     refuse_existing,
     write_manifest,
 )
-from vilau.data.sources import CLASSES, CONVERSATIONS, PAIRS, find_source
-from vilau.data.workers import Crew, WorkerLostError, usable_cores
-from vilau.data.workplace import Workplace, workplace_of
+from vilau.data.sources.class_folders import class_source
+from vilau.data.sources.forms import CLASSES, CONVERSATIONS, PAIRS, find_source
+from vilau.data.sources.items import Source
 from vilau.errors import DataError, VilauError
 
 __all__ = [

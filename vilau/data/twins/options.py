@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vilau.data.twin_questions import Asked, Place
+from vilau.data.twins.questions import Asked, Place
 from vilau.world.choices import (
     LETTERS,
     OPTIONS,

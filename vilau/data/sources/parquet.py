@@ -8,7 +8,7 @@ from os.path import dirname, join
 from pathlib import Path
 from typing import Any
 
-from vilau.data.images import UnreadableImageError
+from vilau.data.media.images import UnreadableImageError
 from vilau.errors import DataError
 
 PARQUET = ".parquet"

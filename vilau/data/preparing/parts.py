@@ -16,12 +16,12 @@ from PIL import Image
 
 from vilau.data.cache import disk_errors
 from vilau.data.chunks import ChunkWriter, Record
-from vilau.data.filters import Filters
-from vilau.data.images import UnreadableImageError, header_of, storable
-from vilau.data.items import Item
-from vilau.data.listing import Listing
-from vilau.data.workers import stopping
-from vilau.data.workplace import Workplace, write_record
+from vilau.data.media.images import UnreadableImageError, header_of, storable
+from vilau.data.preparing.filters import Filters
+from vilau.data.preparing.listing import Listing
+from vilau.data.preparing.workers import stopping
+from vilau.data.preparing.workplace import Workplace, write_record
+from vilau.data.sources.items import Item
 
 AT = ".at"
 """Ending of the file that says at which sample a part stands, for when a decoder takes a worker along."""

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vilau.data.media.video import frame_indices
 from vilau.data.names import nearest
 from vilau.data.pairs import stack_images
-from vilau.data.twin_options import ask_mmbench, ask_scienceqa, ask_seedbench
-from vilau.data.twin_questions import (
+from vilau.data.twins.options import ask_mmbench, ask_scienceqa, ask_seedbench
+from vilau.data.twins.questions import (
     Ask,
     Asked,
     Place,
@@ -24,7 +25,6 @@ from vilau.data.twin_questions import (
     pope_asker,
     video_asker,
 )
-from vilau.data.video import frame_indices
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import QuestionBatch

@@ -19,12 +19,12 @@ import numpy as np
 
 from vilau.data.cache import disk_errors
 from vilau.data.chunks import write_whole
-from vilau.data.filters import Filters
-from vilau.data.items import Item, Source, Unit
+from vilau.data.preparing.filters import Filters
+from vilau.data.preparing.workers import Crew
+from vilau.data.preparing.workplace import LISTING, Workplace, plain_bytes, write_record
 from vilau.data.progress import Bar
-from vilau.data.stored import block_of, from_plain, to_plain
-from vilau.data.workers import Crew
-from vilau.data.workplace import LISTING, Workplace, plain_bytes, write_record
+from vilau.data.sources.items import Item, Source, Unit
+from vilau.data.sources.stored import block_of, from_plain, to_plain
 
 ITEMS, OFFSETS, BLOCKS, SKIPPED = "items.jsonl", "offsets.npy", "blocks.npy", "skipped.tsv"
 EMPTY = "its caption is empty"

@@ -10,7 +10,7 @@ from os.path import isfile  # unlike Path.is_file, quiet about names that no fil
 from pathlib import Path
 from typing import Any
 
-from vilau.data.items import (
+from vilau.data.sources.items import (
     ENCODED_FIELDS,
     IMAGE_FIELDS,
     TEXT_FIELDS,
@@ -20,8 +20,14 @@ from vilau.data.items import (
     clean_texts,
     first_field,
 )
-from vilau.data.parquet import PARQUET, column_types, holds_images, open_parquet, read_columns
-from vilau.data.stored import StoredFile, StoredInParquet
+from vilau.data.sources.parquet import (
+    PARQUET,
+    column_types,
+    holds_images,
+    open_parquet,
+    read_columns,
+)
+from vilau.data.sources.stored import StoredFile, StoredInParquet
 from vilau.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", PARQUET)

@@ -8,9 +8,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from vilau.data.images import UnreadableImageError, encode_image, encode_png
-from vilau.data.parquet import encoded_image
+from vilau.data.media.images import UnreadableImageError, encode_image, encode_png
 from vilau.data.shards import ShardSet
+from vilau.data.sources.parquet import encoded_image
 
 
 class Stored(Protocol):

@@ -7,9 +7,9 @@ from os.path import isfile  # unlike Path.is_file, quiet about names that no fil
 from pathlib import Path
 from typing import Any
 
-from vilau.data.items import Item, Source, whole_text
-from vilau.data.stored import StoredFile
-from vilau.data.tables import jsonl_rows
+from vilau.data.sources.items import Item, Source, whole_text
+from vilau.data.sources.stored import StoredFile
+from vilau.data.sources.tables import jsonl_rows
 from vilau.errors import DataError
 
 IMAGE_MARK = "<image>"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vilau.data.listing import Counts
-from vilau.data.parts import PartCounts
+from vilau.data.preparing.listing import Counts
+from vilau.data.preparing.parts import PartCounts
 from vilau.data.shards import UNREADABLE
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from vilau.data.items import Item
+from vilau.data.sources.items import Item
 from vilau.errors import ConfigError
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {

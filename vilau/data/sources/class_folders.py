@@ -10,9 +10,15 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from vilau.data.folders import CAPTION_SUFFIX, CLASS_NAMES, UNIT_IMAGES, files_below, suffix_of
-from vilau.data.items import IMAGE_SUFFIXES, Item, Source
-from vilau.data.stored import StoredFile
+from vilau.data.sources.folders import (
+    CAPTION_SUFFIX,
+    CLASS_NAMES,
+    UNIT_IMAGES,
+    files_below,
+    suffix_of,
+)
+from vilau.data.sources.items import IMAGE_SUFFIXES, Item, Source
+from vilau.data.sources.stored import StoredFile
 from vilau.errors import DataError
 
 NAME_FILES = (CLASS_NAMES, "LOC_synset_mapping.txt", "synset_words.txt")

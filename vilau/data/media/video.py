@@ -26,9 +26,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image
 
-from vilau.data.images import as_rgb
-from vilau.data.items import IMAGE_SUFFIXES
-from vilau.data.media import PUBLISHED, Quirks, open_picture, refuse_url
+from vilau.data.media.images import as_rgb
+from vilau.data.media.pictures import PUBLISHED, Quirks, open_picture, refuse_url
+from vilau.data.sources.items import IMAGE_SUFFIXES
 from vilau.errors import ConfigError, DataError
 
 Rule = Literal["inference", "training"]
@@ -63,7 +63,7 @@ def read_clip(
 ) -> Clip:
     """Read ``num_frames`` RGB frames of a video file, a GIF or other animation, or a folder of frames.
 
-    ``vilau.data.media.prepare(clip.frames, size)`` makes them a tensor.
+    ``vilau.data.media.pictures.prepare(clip.frames, size)`` makes them a tensor.
 
     Raises:
         DataError: nothing is there, it holds no frame, it is a URL, or PyAV is needed and missing.

@@ -8,7 +8,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any
 
-from vilau.data.parquet import column_types, read_columns
+from vilau.data.sources.parquet import column_types, read_columns
 
 KEY = "key"
 """Column that names the sample, as its files do."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from vilau.data.pairs import stack_images
-from vilau.data.twin_questions import Place
+from vilau.data.twins.questions import Place
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import ClipPromptBatch, PromptBatch

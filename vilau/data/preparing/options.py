@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vilau.data.cache import short_hash
-from vilau.data.filters import Filters
-from vilau.data.items import Source
-from vilau.data.parts import PartSettings
+from vilau.data.preparing.filters import Filters
+from vilau.data.preparing.parts import PartSettings
 from vilau.data.shards import CHUNK_BYTES
-from vilau.data.sources import PAIRS
+from vilau.data.sources.forms import PAIRS
+from vilau.data.sources.items import Source
 from vilau.errors import ConfigError
 
 MAX_UNREADABLE = 0.05

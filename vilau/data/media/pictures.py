@@ -31,7 +31,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from vilau.data.images import UnreadableImageError, as_rgb, open_rgb
+from vilau.data.media.images import UnreadableImageError, as_rgb, open_rgb
 from vilau.errors import ConfigError, DataError
 
 Fit = Literal["squash", "pad", "crop"]

@@ -1,0 +1,1 @@
+"""Images and clips: encoded files to pixels, pixels to what a model reads."""

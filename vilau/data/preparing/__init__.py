@@ -1,0 +1,1 @@
+"""``vilau data prepare``: any source into shards, by worker processes, resumable."""
