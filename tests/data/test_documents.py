@@ -15,14 +15,14 @@ import torch
 
 from tests.data.conftest import encoded, picture
 from vilau.data.captions import PromptSpec
+from vilau.data.forms import DESCRIBE
 from vilau.data.instructions import Instructions
-from vilau.data.mixture import DESCRIBE, MultimodalMixture
+from vilau.data.mixture import FACTS, MultimodalMixture
 from vilau.data.preparing.prepare import CONVERSATIONS, Options, prepare
 from vilau.data.sources.forms import find_source
 from vilau.data.world_data import WorldSpec, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
-from vilau.world.language import facts
 from vilau.world.questions import FAMILIES, questions
 from vilau.world.scene import Scene, stream_rng
 
@@ -76,7 +76,7 @@ def test_forms_and_their_shares(world: WorldSpec) -> None:
         else:
             (text,) = parts
             assert text == TextSegment(text.text, target=True)
-            assert text.text in facts()
+            assert text.text in FACTS
     shares = Counter(document.source for document in found)
     assert shares["image_to_text"] == pytest.approx(200, abs=35)
     assert shares["text_only"] == pytest.approx(80, abs=30)

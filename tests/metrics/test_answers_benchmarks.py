@@ -2,6 +2,7 @@
 
 import pytest
 
+from vilau.errors import DataError
 from vilau.metrics.answers import (
     BENCHMARKS,
     JUDGED,
@@ -152,3 +153,21 @@ def test_string_verdicts(answer: str, exact: tuple, soft: tuple) -> None:
     kinds = ["left", "right", "up", "down"]
     assert match_verdict("left", answer, "exact", kinds) == exact
     assert match_verdict("left", answer, "soft", kinds) == soft
+
+
+def test_video_questions_by_family():
+    metric = answer_metric("world_msrvtt_qa")
+    rows = [
+        {"answer": "left", "type": "direction", "alternatives": ["left", "right"]},
+        {"answer": "right", "type": "direction", "alternatives": ["left", "right"]},
+        {"answer": "slow", "type": "speed"},
+    ]
+    metric.update_rows(["left", "left", "slow"], rows)
+    found = {name: float(value) for name, value in metric.compute().items()}
+    assert found["direction_accuracy"] == 0.5
+    assert found["speed_accuracy"] == 1.0
+    assert found["accuracy"] == pytest.approx(2 / 3)
+    assert found["score"] == pytest.approx((5 + 2 + 5) / 3)
+    assert "temporal_accuracy" not in found
+    with pytest.raises(DataError, match="of type 'smell'"):
+        metric.update_rows(["x"], [{"answer": "x", "type": "smell"}])

@@ -1,5 +1,7 @@
 """Packed rows: the same losses and gradients as one document a row, whatever is packed with what."""
 
+from itertools import combinations, pairwise
+
 import pytest
 import torch
 from transformers import AttentionInterface
@@ -9,24 +11,28 @@ from tests.models.forms import FORMS, forms_batch
 from vilau.errors import ConfigError, DataError
 from vilau.layers.isolation import block_causal_mask, isolating_arguments
 from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.rows import first_fit
+from vilau.models.vila_u.rows import first_fit, similar
 from vilau.types import MultimodalBatch
 
 ROOM = 128
 
 
-def sums_and_gradients(model, batch, *, packing):
+def sums_and_gradients(model, batch, *, packing, length_groups=1):
     """Sums, counts and the gradient of every trained weight under the summed losses."""
     model.zero_grad()
-    terms = model.losses(batch, packing=packing)
+    terms = model.losses(batch, packing=packing, length_groups=length_groups)
     sum(terms.sums.values()).backward()
     grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     return {n: s.detach() for n, s in terms.sums.items()}, terms.counts, grads
 
 
 def assert_packed_equals_unpacked(model, batch):
+    assert_equal_to_one_a_row(model, batch, packing=True)
+
+
+def assert_equal_to_one_a_row(model, batch, **way):
     sums, counts, grads = sums_and_gradients(model, batch, packing=False)
-    packed_sums, packed_counts, packed_grads = sums_and_gradients(model, batch, packing=True)
+    packed_sums, packed_counts, packed_grads = sums_and_gradients(model, batch, **way)
     assert packed_counts == counts
     for name, expected in sums.items():
         torch.testing.assert_close(packed_sums[name], expected, rtol=1e-5, atol=1e-4)
@@ -61,6 +67,37 @@ def test_packed_equals_unpacked_for_each_form_beside_itself(model, form):
     batch = forms_batch(form, form, form)
     assert model.sequence.lay_out(batch.documents, packing=True).ids.shape[0] == 1
     assert_packed_equals_unpacked(model, batch)
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "lean"])
+@pytest.mark.parametrize(("groups", "packing"), [(2, False), (3, False), (99, False), (2, True)])
+def test_groups_of_similar_length_compute_the_same(attention, groups, packing):
+    model = tiny.vila_u(max_length=3 * ROOM, attention=attention)
+    batch = forms_batch()
+    layouts = model.sequence.lay_out_in(groups, batch.documents, packing=packing)
+    rows = sum(layout.ids.shape[0] for layout in layouts)
+    assert len(layouts) == min(groups, rows)
+    assert sum(layout.ids.numel() for layout in layouts) < (
+        model.sequence.lay_out(batch.documents, packing=packing).ids.numel()
+    )
+    assert_equal_to_one_a_row(model, batch, packing=packing, length_groups=groups)
+
+
+def test_the_best_parting_by_length():
+    """Against all partings of the sorted rows, counted out."""
+    generator = torch.Generator().manual_seed(0)
+    for count in range(1, 9):
+        lengths = torch.randint(1, 60, (count,), generator=generator).tolist()
+        for groups in range(1, 5):
+            found = similar(lengths, groups)
+            assert sorted(n for group in found for n in group) == list(range(count))
+            assert len(found) == min(groups, count)
+            tall = sorted(lengths, reverse=True)
+            fewest = min(
+                sum((b - a) * tall[a] for a, b in pairwise((0, *cuts, count)))
+                for cuts in combinations(range(1, count), min(groups, count) - 1)
+            )
+            assert sum(len(g) * max(lengths[n] for n in g) for g in found) == fewest
 
 
 def varlen(

@@ -33,12 +33,13 @@ from vilau.world.clips import (
     Clip,
     Motion,
     clip_at,
+    clip_questions,
     frames,
     render_clip,
     repetition_questions,
     thing_at,
 )
-from vilau.world.exam import FORMS, exam_turn
+from vilau.world.exam import FORMS, LETTER_ENDING, clip_turns, exam_turn
 from vilau.world.families import Question, region
 from vilau.world.judge import requirements_from_json, requirements_to_json, satisfied
 from vilau.world.pairs import (
@@ -213,8 +214,10 @@ def test_training_turns_come_in_all_forms_with_balanced_answers() -> None:
     for index in range(400):
         scene = scene_at("train", index % 40)
         text, answer = exam_turn(scene, random.Random(index), LEVELS["base"])
-        answers[answer] += 1
-        marks = (("hint", "Context"), ("options", "\nA. "), ("probe", "in the image"), ("pair", ""))
+        marks = (
+            ("hint", "Context"), ("options", "\nA. "), ("probe", "in the image"),
+            ("open", "what is in the picture"), ("open", "name the colors"), ("pair", ""),
+        )  # fmt: skip
         form = next(name for name, mark in marks if mark in text)
         forms[form] += 1
         if form == "pair":
@@ -223,11 +226,54 @@ def test_training_turns_come_in_all_forms_with_balanced_answers() -> None:
             color, shape = text.split()[3:5]
             there = any((thing.color, thing.shape) == (color, shape) for thing in scene.things)
             assert there is (answer == "yes")
+        if form == "open":
+            said = answer.split(" and ")
+            shown = [f"{thing.color} {thing.shape}" for thing in scene.things]
+            assert set(said) & {*shown, *(thing.color for thing in scene.things)}
+        else:
+            answers[answer] += 1
     assert set(answers) == {"yes", "no", *"ABCD"}
-    assert min(forms[name] for name in FORMS) > 60
+    assert min(forms[name] for name in FORMS) > 50
     assert abs(answers["yes"] - answers["no"]) < 50
     with pytest.raises(DataError, match="a scene without things"):
         exam_turn(replace(scene, things=()), random.Random(0), LEVELS["base"])
+
+
+def test_training_turns_about_clips_are_true() -> None:
+    """Every turn is a question that the clip can be asked, with its answer; no family comes twice."""
+    letters = 0
+    for index in range(60):
+        clip = clip_at("train", index)
+        rng = random.Random(index)
+        turns = clip_turns(clip, rng, 5)
+        assert 1 <= len(turns) <= 5
+        truths = {
+            question.question: question.answer
+            for seed in range(8)  # which of two things comes first in a comparison is drawn
+            for question in (
+                *clip_questions(clip, random.Random(seed)),
+                *repetition_questions(clip),
+            )
+        }
+        for text, answer in turns:
+            if text.endswith(LETTER_ENDING):
+                letters += 1
+                lines = text.split("\n")
+                option = next(line[3:] for line in lines if line.startswith(f"{answer}. "))
+                assert truths.get(lines[0], option) == option
+            else:
+                assert truths[text] == answer
+        assert len({text for text, _ in turns}) == len(turns)
+    assert letters > 15
+
+
+def test_only_the_asked_forms() -> None:
+    for index in range(40):
+        text, answer = exam_turn(
+            scene_at("train", index), random.Random(index), LEVELS["base"], ("pair", "probe")
+        )
+        assert answer in ("yes", "no")
+        assert "\n" not in text
 
 
 def test_how_often_a_thing_vanishes() -> None:

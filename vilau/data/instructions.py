@@ -1,4 +1,4 @@
-"""Instruction tuning: conversations about one image, and requests to draw one."""
+"""Instruction tuning: conversations about an image or a clip, and requests to draw."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from vilau.data.captions import PromptSpec, choose_prompt
+from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
+from vilau.data.forms import Pictures, conversation, drawing_document
 from vilau.data.media.images import ImageTransform
-from vilau.data.mixture import PROMPTS, drawing_document
+from vilau.data.mixture import PROMPTS
 from vilau.data.module import StreamedDataModule
-from vilau.data.pairs import check_share, load_image, open_split, stack_images
+from vilau.data.pairs import check_share, load_image, open_split
 from vilau.data.shards import ShardSet
 from vilau.data.sources.forms import CONVERSATIONS
 from vilau.data.streaming import FixedLoader, TrainLoader
-from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, level_of
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit, level_of
 from vilau.errors import ConfigError
-from vilau.types import Document, ImageSegment, MultimodalBatch, Segment, TextSegment
+from vilau.types import Document, MultimodalBatch
+from vilau.world.exam import FORMS, clip_turns, exam_turn
 from vilau.world.questions import sample_questions
-from vilau.world.scene import LEVELS, Scene, stream_rng
-
-CHAT = "chat"
+from vilau.world.scene import Level, Scene, stream_rng
 
 
 @dataclass(frozen=True)
@@ -33,44 +34,54 @@ class InstructionBatches:
 
     source: ShardSet
     transform: ImageTransform
-    level: str
+    level: Level
     turns_per_image: int
+    exam_share: float
+    exam_forms: tuple[str, ...]
     drawing_share: float
+    video_share: float
+    clips: DrawnClips
     prompts: PromptSpec
     seed: int
 
     def __call__(self, epoch: int, indices: np.ndarray) -> MultimodalBatch:
         """Return the batch of the samples at ``indices`` ``(B,)``."""
-        images: list[np.ndarray] = []
+        pictures = Pictures()
         documents = []
         records = self.source.read(indices)
         for index, record in zip(indices.tolist(), records, strict=True):
             rng = stream_rng(self.seed, "instructions", epoch, index)
+            if record.scene and self.video_share and rng.random() < self.video_share:
+                documents.append(self._about_clip(rng, pictures))
+                continue
+            image = None
             if record.image:
-                images.append(load_image(record, self.transform, rng, self.source))
-            image = len(images) - 1 if record.image else None
+                image = pictures.add(load_image(record, self.transform, rng, self.source))
             if record.scene and image is not None:
                 documents.append(self._about(Scene.from_json(record.scene), image, rng))
             else:
                 documents.append(conversation(image, record.texts))
-        return MultimodalBatch(
-            images=stack_images(images, image_size=self.transform.image_size),
-            documents=documents,
-        )
+        return MultimodalBatch(pictures.stacked(self.transform.image_size), documents)
 
     def _about(self, scene: Scene, image: int, rng: random.Random) -> Document:
         if rng.random() < self.drawing_share:
             return drawing_document(image, choose_prompt(scene, self.prompts, rng))
-        asked = sample_questions(scene, rng, self.turns_per_image, level=LEVELS[self.level])
-        return conversation(image, [text for q in asked for text in (q.question, q.answer)])
+        asked = sample_questions(scene, rng, self.turns_per_image, level=self.level)
+        turns = [(question.question, question.answer) for question in asked]
+        if self.exam_share:
+            turns = [
+                exam_turn(scene, rng, self.level, self.exam_forms)
+                if rng.random() < self.exam_share
+                else turn
+                for turn in turns
+            ]
+        return conversation(image, [text for turn in turns for text in turn])
 
-
-def conversation(image: int | None, turns: list[str] | tuple[str, ...]) -> Document:
-    """[image, question, **answer**, question, **answer**, ...]; ``turns`` alternate."""
-    segments: list[Segment] = [] if image is None else [ImageSegment(image)]
-    for number, text in enumerate(turns):
-        segments.append(TextSegment(text, target=number % 2 == 1))
-    return Document(tuple(segments), source=CHAT)
+    def _about_clip(self, rng: random.Random, pictures: Pictures) -> Document:
+        clip = self.clips.any(rng)
+        turns = clip_turns(clip, rng, self.turns_per_image)
+        frames = pictures.add_clip(self.clips.frames(clip))
+        return conversation(frames, [text for turn in turns for text in turn])
 
 
 class Instructions(StreamedDataModule):
@@ -84,7 +95,13 @@ class Instructions(StreamedDataModule):
         global_batch_size: documents per optimizer step over all devices.
         world: which drawn scenes, where ``path`` is ``world``.
         turns_per_image: questions about a drawn scene in one document.
+        exam_share: share of these questions in the forms of the published benchmarks' twins (yes or no,
+            lettered options, several elements), which a model only answers as it was taught.
+        exam_forms: which of these forms: ``probe`` (POPE), ``pair`` (MME), ``options`` (SEED-Bench), ``hint``
+            (ScienceQA), ``open`` (MM-Vet).
         drawing_share: share of documents about drawn scenes that ask for the picture instead.
+        video_share: share of documents about drawn clips in the place of scenes.
+        clips: which drawn clips.
         prompts: what those ask for.
         validation: conversations for validation; None: see ``ImageTextPairs``.
         validation_share: see ``ImageTextPairs``.
@@ -105,7 +122,11 @@ class Instructions(StreamedDataModule):
         global_batch_size: int = 64,
         world: WorldSpec = WORLD,
         turns_per_image: int = 4,
+        exam_share: float = 0.0,
+        exam_forms: tuple[str, ...] = FORMS,
         drawing_share: float = 0.0,
+        video_share: float = 0.0,
+        clips: ClipSpec = CLIPS,
         prompts: PromptSpec = PROMPTS,
         validation: str | None = None,
         validation_share: float = 0.02,
@@ -120,12 +141,28 @@ class Instructions(StreamedDataModule):
             seed=seed,
         )
         prompts.check()
-        check_share("drawing_share", drawing_share)
+        clips.check()
+        for key, share in (
+            ("exam_share", exam_share), ("drawing_share", drawing_share), ("video_share", video_share),
+        ):  # fmt: skip
+            check_share(key, share)
+            if share and path != WORLD_PATH:
+                raise ConfigError(
+                    f"data.{key} is {share}, but only drawn scenes are asked about anew and data.path is {path}; "
+                    "write 0."
+                )
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
         self.path, self.image_folder = path, image_folder
-        level_of(world)
+        for form in exam_forms:
+            if form not in FORMS:
+                raise ConfigError(
+                    f"data.exam_forms holds '{form}'; write some of {', '.join(FORMS)}."
+                )
+        self.level = level_of(world)
         self.world, self.turns_per_image = world, turns_per_image
+        self.exam_share, self.exam_forms = exam_share, exam_forms
+        self.video_share, self.clips = video_share, clips
         self.drawing_share, self.prompts = drawing_share, prompts
         self.validation, self.validation_share = validation, validation_share
         self.num_val_samples = num_val_samples
@@ -146,21 +183,25 @@ class Instructions(StreamedDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
-        return self._train_loader(self._batches(self._split.train, draft=True), self._split)
+        return self._train_loader(self._batches("train"), self._split)
 
     def val_dataloader(self) -> FixedLoader:
         """Loader of ``MultimodalBatch`` over a fixed set."""
-        batches = self._batches(self._split.val, draft=False)
-        return self._fixed_loader(batches, self._split.val_indices)
+        return self._fixed_loader(self._batches("val"), self._split.val_indices)
 
-    def _batches(self, source: ShardSet, *, draft: bool) -> InstructionBatches:
-        # A crop may cut off what a question asks about, so even training images keep their centre.
+    def _batches(self, split: WorldSplit) -> InstructionBatches:
+        training = split == "train"
         return InstructionBatches(
-            source,
-            ImageTransform(self.image_size, draft=draft),
-            self.world.level,
-            self.turns_per_image,
-            self.drawing_share,
-            self.prompts,
-            self.seed,
+            source=self._split.train if training else self._split.val,
+            # A crop may cut off what a question asks about, so even training images keep their centre.
+            transform=ImageTransform(self.image_size, draft=training),
+            level=self.level,
+            turns_per_image=self.turns_per_image,
+            exam_share=self.exam_share,
+            exam_forms=self.exam_forms,
+            drawing_share=self.drawing_share,
+            video_share=self.video_share,
+            clips=DrawnClips(self.clips, self.world, split, self.image_size),
+            prompts=self.prompts,
+            seed=self.seed,
         )

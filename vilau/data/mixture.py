@@ -1,4 +1,4 @@
-"""The pretraining mixture: [image, text], [text, image] and text alone, loss on the last part."""
+"""The pretraining mixture: [image, text], [text, image], [text, video], interleaved and text alone."""
 
 from __future__ import annotations
 
@@ -8,25 +8,39 @@ from dataclasses import dataclass
 import numpy as np
 
 from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
+from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
+from vilau.data.forms import (
+    IMAGE_TO_TEXT,
+    INTERLEAVED,
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    TEXT_TO_VIDEO,
+    Pictures,
+    drawing_document,
+    filming_document,
+    interleaved_document,
+    reading_document,
+    text_document,
+)
 from vilau.data.media.images import ImageTransform
 from vilau.data.module import StreamedDataModule
-from vilau.data.pairs import load_image, open_split, stack_images
+from vilau.data.pairs import load_image, open_split
 from vilau.data.shards import Record, ShardSet
 from vilau.data.streaming import FixedLoader, TrainLoader
-from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit
 from vilau.errors import ConfigError
-from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
+from vilau.types import Document, MultimodalBatch
+from vilau.world.clips import clip_caption
 from vilau.world.language import facts
+from vilau.world.pairs import invented_facts
 from vilau.world.scene import Scene, pick, stream_rng
-
-DESCRIBE = "describe the picture ."
-"""What a user says for a caption, in the spelling of the drawn world."""
-IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT_ONLY = "image_to_text", "text_to_image", "text_only"
 
 DENSE = CaptionSpec(shape_share=0.0, color_share=0.0, dense_share=1.0)
 """Captions that tell the whole scene."""
 PROMPTS = PromptSpec()
 """The default mixture of prompts."""
+FACTS = tuple(facts() + invented_facts())
+"""What only text tells of the drawn world."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +57,21 @@ class MixtureBatches:
     captions: CaptionSpec
     prompts: PromptSpec
     seed: int
+    clips: DrawnClips | None = None
+    interleaved_images: int = 3
     fixed: bool = False
     """Forms in turn rather than at random."""
 
     def __call__(self, epoch: int, indices: np.ndarray) -> MultimodalBatch:
         """Return the batch of the samples at ``indices`` ``(B,)``."""
-        images: list[np.ndarray] = []
+        pictures = Pictures()
         documents = []
         records = self.source.read(indices)
         for index, record in zip(indices.tolist(), records, strict=True):
             rng = stream_rng(self.seed, "mixture", epoch, index)
             form = self._form(rng, index)
-            if form != TEXT_ONLY:
-                images.append(load_image(record, self.transform, rng, self.source))
-            documents.append(self._document(form, record, rng, len(images) - 1))
-        return MultimodalBatch(
-            images=stack_images(images, image_size=self.transform.image_size),
-            documents=documents,
-        )
+            documents.append(self._document(form, record, rng, pictures))
+        return MultimodalBatch(pictures.stacked(self.transform.image_size), documents)
 
     def _form(self, rng: random.Random, index: int) -> str:
         forms = [form for form, share in self.shares.items() if share > 0]
@@ -68,13 +79,33 @@ class MixtureBatches:
             return forms[index % len(forms)]
         return rng.choices(forms, [self.shares[form] for form in forms])[0]
 
-    def _document(self, form: str, record: Record, rng: random.Random, image: int) -> Document:
+    def _document(
+        self, form: str, record: Record, rng: random.Random, pictures: Pictures
+    ) -> Document:
         if form == TEXT_ONLY:
-            text = pick(rng, facts()) if record.scene else pick(rng, record.texts)
-            return Document((TextSegment(text, target=True),), source=form)
-        if form == IMAGE_TO_TEXT:
-            return reading_document(image, self._text(record, rng, drawing=False))
-        return drawing_document(image, self._text(record, rng, drawing=True))
+            return text_document(pick(rng, FACTS) if record.scene else pick(rng, record.texts))
+        if form == TEXT_TO_VIDEO:
+            assert self.clips is not None
+            clip = self.clips.any(rng)
+            return filming_document(
+                pictures.add_clip(self.clips.frames(clip)), clip_caption(clip, rng)
+            )
+        image = pictures.add(load_image(record, self.transform, rng, self.source))
+        if form == INTERLEAVED:
+            return self._interleaved(record, image, rng, pictures)
+        text = self._text(record, rng, drawing=form == TEXT_TO_IMAGE)
+        return (drawing_document if form == TEXT_TO_IMAGE else reading_document)(image, text)
+
+    def _interleaved(
+        self, record: Record, image: int, rng: random.Random, pictures: Pictures
+    ) -> Document:
+        """The sample's pair and others of the set: the model sees how the first are told."""
+        parts = [(image, self._text(record, rng, drawing=False))]
+        others = [rng.randrange(len(self.source)) for _ in range(1, self.interleaved_images)]
+        for other in self.source.read(np.array(others, dtype=np.int64)):
+            image = pictures.add(load_image(other, self.transform, rng, self.source))
+            parts.append((image, self._text(other, rng, drawing=False)))
+        return interleaved_document(parts)
 
     def _text(self, record: Record, rng: random.Random, *, drawing: bool) -> str:
         if not record.scene:
@@ -85,17 +116,6 @@ class MixtureBatches:
         return choose_caption(scene, self.captions, rng)
 
 
-def reading_document(image: int, caption: str) -> Document:
-    """[image, request, **caption**]."""
-    parts = (ImageSegment(image), TextSegment(DESCRIBE), TextSegment(caption, target=True))
-    return Document(parts, source=IMAGE_TO_TEXT)
-
-
-def drawing_document(image: int, prompt: str) -> Document:
-    """[prompt, **image**]."""
-    return Document((TextSegment(prompt), ImageSegment(image, target=True)), source=TEXT_TO_IMAGE)
-
-
 class MultimodalMixture(StreamedDataModule):
     """Documents for pretraining; loaders of ``MultimodalBatch``.
 
@@ -104,9 +124,13 @@ class MultimodalMixture(StreamedDataModule):
         image_size: side of the images in pixels.
         global_batch_size: documents per optimizer step over all devices.
         world: which drawn scenes, where ``path`` is ``world``.
-        image_to_text_share: share of [image, text] documents; the three shares sum to 1.
+        image_to_text_share: share of [image, text] documents; the five shares sum to 1.
         text_to_image_share: share of [text, image] documents.
-        text_only_share: share of documents without an image (of drawn data: facts about shapes).
+        text_to_video_share: share of [text, video] documents (of drawn data).
+        interleaved_share: share of documents of several images with their texts, loss on the texts.
+        text_only_share: share of documents without an image (of drawn data: facts about its words).
+        interleaved_images: images of an interleaved document.
+        clips: which drawn clips.
         captions: what image-to-text documents of drawn scenes say.
         prompts: what text-to-image documents of drawn scenes ask for.
         validation: data for validation; None: see ``ImageTextPairs``.
@@ -129,7 +153,11 @@ class MultimodalMixture(StreamedDataModule):
         world: WorldSpec = WORLD,
         image_to_text_share: float = 0.5,
         text_to_image_share: float = 0.5,
+        text_to_video_share: float = 0.0,
+        interleaved_share: float = 0.0,
         text_only_share: float = 0.0,
+        interleaved_images: int = 3,
+        clips: ClipSpec = CLIPS,
         captions: CaptionSpec = DENSE,
         prompts: PromptSpec = PROMPTS,
         validation: str | None = None,
@@ -150,9 +178,21 @@ class MultimodalMixture(StreamedDataModule):
         self.shares = {
             IMAGE_TO_TEXT: image_to_text_share,
             TEXT_TO_IMAGE: text_to_image_share,
+            TEXT_TO_VIDEO: text_to_video_share,
+            INTERLEAVED: interleaved_share,
             TEXT_ONLY: text_only_share,
         }
         _check_shares(self.shares)
+        clips.check()
+        if text_to_video_share and path != WORLD_PATH:
+            raise ConfigError(
+                f"data.text_to_video_share is {text_to_video_share}, but data.path {path} holds no clips; write 0."
+            )
+        if interleaved_images < 2:
+            raise ConfigError(
+                f"data.interleaved_images is {interleaved_images}; write at least 2, or interleaved_share: 0."
+            )
+        self.interleaved_images, self.clips = interleaved_images, clips
         self.path, self.world, self.captions, self.prompts = path, world, captions, prompts
         self.validation, self.validation_share = validation, validation_share
         self.num_val_samples = num_val_samples
@@ -174,19 +214,25 @@ class MultimodalMixture(StreamedDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
-        batches = self._batches(self._split.train, self._train_transform, fixed=False)
+        batches = self._batches("train", self._train_transform)
         return self._train_loader(batches, self._split)
 
     def val_dataloader(self) -> FixedLoader:
         """Loader of ``MultimodalBatch`` over a fixed set with all forms."""
-        batches = self._batches(self._split.val, ImageTransform(self.image_size), fixed=True)
+        batches = self._batches("val", ImageTransform(self.image_size))
         return self._fixed_loader(batches, self._split.val_indices)
 
-    def _batches(
-        self, source: ShardSet, transform: ImageTransform, *, fixed: bool
-    ) -> MixtureBatches:
+    def _batches(self, split: WorldSplit, transform: ImageTransform) -> MixtureBatches:
         return MixtureBatches(
-            source, transform, self.shares, self.captions, self.prompts, self.seed, fixed
+            self._split.train if split == "train" else self._split.val,
+            transform,
+            self.shares,
+            self.captions,
+            self.prompts,
+            self.seed,
+            DrawnClips(self.clips, self.world, split, self.image_size),
+            self.interleaved_images,
+            fixed=split != "train",
         )
 
 

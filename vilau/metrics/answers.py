@@ -29,6 +29,7 @@ from vilau.metrics.vqa import (
     exact_match,
     vqa_accuracy,
 )
+from vilau.metrics.world_video_qa import WorldVideoQA
 
 __all__ = [
     "BENCHMARKS",
@@ -63,6 +64,7 @@ __all__ = [
     "names_on_all_ranks",
     "parse_yes_no",
     "read_predictions",
+    "unjudged",
     "vqa_accuracy",
 ]
 
@@ -85,25 +87,6 @@ BENCHMARKS: dict[str, type[AnswerMetric]] = {
 }
 """Benchmarks that need no judge, by lmms-eval's name where it has one."""
 
-TWINS: dict[str, type[AnswerMetric]] = {
-    "world_vqav2": VQAv2,
-    "world_gqa": GQA,
-    "world_textvqa": TextVQA,
-    "world_pope": Pope,
-    "world_mme": WorldMME,
-    "world_seedbench": SeedBench,
-    "world_mmvet": OpenEnded,
-    "world_mmbench": MMBench,
-    "world_scienceqa": ScienceQA,
-    "world_ok_vqa": OKVQA,
-    "world_msvd_qa": MatchedVideoQA,
-    "world_msrvtt_qa": MatchedVideoQA,
-    "world_tgif_qa": MatchedVideoQA,
-    "world_activitynetqa": MatchedVideoQA,
-}
-"""The drawn world's twins, scored by the rules of what they stand for; where that takes a judge model (MM-Vet,
-video questions) by comparing strings."""
-
 JUDGED: dict[str, type[MMVet] | type[JudgedVideoQA]] = {
     "mmvet": MMVet,
     "msvd_qa": JudgedVideoQA,
@@ -112,6 +95,27 @@ JUDGED: dict[str, type[MMVet] | type[JudgedVideoQA]] = {
     "activitynetqa": JudgedVideoQA,
 }
 """Benchmarks that a judge model scores."""
+
+
+def unjudged(benchmark: str) -> str:
+    """Return the benchmark's own name, or of one that a judge model scores that of what compares strings instead."""
+    if benchmark not in JUDGED:
+        return benchmark
+    return "open_ended" if JUDGED[benchmark] is MMVet else "video_qa"
+
+
+_TWINNED = (
+    "vqav2", "gqa", "textvqa", "pope", "seedbench", "mmbench", "scienceqa", "ok_vqa", *JUDGED,
+)  # fmt: skip
+TWINS: dict[str, type[AnswerMetric]] = {
+    "world_mme": WorldMME,
+    **{
+        f"world_{name}": WorldVideoQA if unjudged(name) == "video_qa" else BENCHMARKS[unjudged(name)]
+        for name in _TWINNED
+    },
+}
+"""The drawn world's twins, scored by the rules of what they stand for; where that takes a judge model (MM-Vet,
+video questions) by comparing strings. MME's has categories of its own."""
 
 
 def answer_metric(
@@ -134,17 +138,16 @@ def answer_metric(
     Raises:
         ConfigError: the benchmark or the style is unknown, or a judge is missing.
     """
-    unjudged = BENCHMARKS | TWINS
-    if benchmark in unjudged:
-        return unjudged[benchmark](style=style, **settings)
+    without_judge = BENCHMARKS | TWINS
+    if benchmark in without_judge:
+        return without_judge[benchmark](style=style, **settings)
     if benchmark not in JUDGED:
-        known = [*unjudged, *JUDGED]
+        known = [*without_judge, *JUDGED]
         raise ConfigError(f"There is no benchmark '{benchmark}'. {suggestion(benchmark, known)}")
     if judge is None:
-        offline = "open_ended" if benchmark == "mmvet" else "video_qa"
         raise ConfigError(
             f"Benchmark '{benchmark}' is scored by a judge model and none is given; give judge and judge_name, or ask "
-            f"for '{offline}', which compares strings under a name of its own."
+            f"for '{unjudged(benchmark)}', which compares strings under a name of its own."
         )
     return JUDGED[benchmark](judge, judge_name, style, **settings)
 

@@ -67,9 +67,9 @@ class LossTerms:
     """Documents that lost text at their end."""
 
     def add(self, name: str, total: Tensor, count: int) -> None:
-        """Record a term; a term without predictions counts 0 and bears no loss."""
-        self.sums[name] = total
-        self.counts[name] = count
+        """Add to a term; a term without predictions counts 0 and bears no loss."""
+        self.sums[name] = self.sums[name] + total if name in self.sums else total
+        self.counts[name] = self.counts.get(name, 0) + count
 
     def means(self) -> dict[str, Tensor]:
         """Return nats per prediction for every term that has predictions."""
@@ -111,10 +111,13 @@ class UnifiedModel(nn.Module, ABC):
     tokenizer: VisualTokenizer
 
     @abstractmethod
-    def losses(self, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
+    def losses(
+        self, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+    ) -> LossTerms:
         """Return ``text`` and ``visual`` cross-entropy sums over the batch's targets.
 
-        With ``packing`` documents share rows of the language model, without seeing one another.
+        With ``packing`` documents share rows of the language model, without seeing one another; rows go through it
+        in ``length_groups`` groups of similar length.
         """
 
     @abstractmethod

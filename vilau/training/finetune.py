@@ -22,6 +22,7 @@ class SupervisedFineTuning(LanguageTraining):
         guidance_scale: float = 3.0,
         loss_average: LossAverage = "global",
         packing: bool = False,
+        length_groups: int = 1,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a pretrained model, which is whatever ``vilau.load`` opens; see ``MultimodalPretraining``."""
@@ -33,6 +34,7 @@ class SupervisedFineTuning(LanguageTraining):
             guidance_scale=guidance_scale,
             loss_average=loss_average,
             packing=packing,
+            length_groups=length_groups,
         )
         self.remember(
             checkpoint=checkpoint,
@@ -42,6 +44,7 @@ class SupervisedFineTuning(LanguageTraining):
             guidance_scale=guidance_scale,
             loss_average=loss_average,
             packing=packing,
+            length_groups=length_groups,
             optimizer=optimizer,
         )
         model = load(checkpoint, dtype=torch.float32)

@@ -50,17 +50,21 @@ class LanguageTraining(TrainingModule):
         guidance_scale: float,
         loss_average: str,
         packing: bool,
+        length_groups: int,
     ) -> None:
         super().__init__(optimizer)
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(
                 f"model.caption_dropout is {caption_dropout}; write a share from 0 to 1."
             )
+        if length_groups < 1:
+            raise ConfigError(f"model.length_groups is {length_groups}; write 1 or more.")
         check_loss_average(loss_average)
         self.caption_dropout = caption_dropout
         self.loss_weights = loss_weights
         self.guidance_scale = guidance_scale
         self.loss_average, self.packing = loss_average, packing
+        self.length_groups = length_groups
         self._step_counts = StepCounts()
 
     def setup(self, stage: str) -> None:
@@ -86,9 +90,7 @@ class LanguageTraining(TrainingModule):
         else:
             documents = self._some_dropped(batch.documents)
         self._log_dropout(batch.documents, documents)
-        terms = self.model.losses(
-            dataclasses.replace(batch, documents=documents), packing=self.packing
-        )
+        terms = self._losses(dataclasses.replace(batch, documents=documents))
         self._log_terms(terms, "train", terms.counts)
         own = terms.total(self.loss_weights)
         self.log("train/loss", own.detach(), prog_bar=True)
@@ -97,6 +99,9 @@ class LanguageTraining(TrainingModule):
                 self.log(f"train/{name}_documents", float(count))
         counts = self._shares_of_step(terms)
         return own if counts is None else terms.total(self.loss_weights, counts)
+
+    def _losses(self, batch: MultimodalBatch) -> LossTerms:
+        return self.model.losses(batch, packing=self.packing, length_groups=self.length_groups)
 
     def _accumulates(self) -> bool:
         """Whether a step's mean runs over parts that are still to come."""
@@ -127,7 +132,7 @@ class LanguageTraining(TrainingModule):
 
     def validation_step(self, batch: MultimodalBatch, batch_idx: int) -> None:
         """Log the mean loss per predicted token over the whole validation set."""
-        terms = self.model.losses(batch, packing=self.packing)
+        terms = self._losses(batch)
         # What one rank logs all must, or they wait for one another at the end.
         self._log_terms(terms, "val", over_ranks(terms.counts, self.device))
 
@@ -193,7 +198,7 @@ def without_words_to_draw(document: Document, *, null: str = "") -> Document:
 class MultimodalPretraining(LanguageTraining):
     """Train language model, projector and depth transformer on pairs; the tower stays frozen."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its settings are its constructor
         self,
         tower_checkpoint: str,
         language: LanguageConfig | None = None,
@@ -206,6 +211,7 @@ class MultimodalPretraining(LanguageTraining):
         standardise_codes: bool = False,
         loss_average: LossAverage = "global",
         packing: bool = False,
+        length_groups: int = 1,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a trained tower, which is whatever ``vilau.load_tower`` opens, and a language model.
@@ -214,7 +220,9 @@ class MultimodalPretraining(LanguageTraining):
         10 % is the usual rate for classifier-free guidance). ``guidance_scale`` is for drawings shown during training.
         ``loss_average`` says over what a loss is the mean: ``global`` over all predictions of an optimiser step,
         ``published`` over those of each rank's micro-batch, then over these. ``packing`` lets documents share rows of
-        the language model's ``max_length``, without seeing one another: the same losses with less padding.
+        the language model's ``max_length``, without seeing one another: the same losses with less padding. So does
+        ``length_groups``: documents of similar length go through the model together, in so many passes per
+        micro-batch (where clips meet pictures and attention is a CPU's, faster than packing).
         ``standardise_codes`` folds mean and deviation of the first batch's code vectors into the first layers that
         read them (not published; a start, no layer: with it short runs learn faster).
         """
@@ -226,6 +234,7 @@ class MultimodalPretraining(LanguageTraining):
             guidance_scale=guidance_scale,
             loss_average=loss_average,
             packing=packing,
+            length_groups=length_groups,
         )
         language, head = given(LanguageConfig(), language), given(HeadConfig(), head)
         prompt = given(PromptConfig(), prompt)
@@ -241,6 +250,7 @@ class MultimodalPretraining(LanguageTraining):
             standardise_codes=standardise_codes,
             loss_average=loss_average,
             packing=packing,
+            length_groups=length_groups,
             optimizer=optimizer,
         )
         self.standardise_codes = standardise_codes

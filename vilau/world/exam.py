@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 from vilau.errors import DataError
-from vilau.world.choices import hinted_choice, possible_dimensions, scene_choice
+from vilau.world.choices import (
+    VIDEO_DIMENSIONS,
+    clip_choice,
+    hinted_choice,
+    possible_dimensions,
+    scene_choice,
+)
+from vilau.world.clips import Clip, clip_questions, repetition_questions
+from vilau.world.open_questions import open_question
 from vilau.world.pairs import pair_questions, possible_categories
 from vilau.world.questions import PairStatistics, pope_questions
 from vilau.world.scene import Level, Scene, pick
 
-FORMS = ("probe", "pair", "options", "hint")
+FORMS = ("probe", "pair", "options", "hint", "open")
+CHOICE_SHARE = 0.5
+"""How often each of SEED-Bench's dimensions about clips is asked, where the clip allows it."""
 LETTER_ENDING = "\nAnswer with the option's letter from the given choices directly."
 
 
-def exam_turn(scene: Scene, rng: random.Random, level: Level) -> tuple[str, str]:
-    """Return a question and its answer in the form of POPE, MME, SEED-Bench or ScienceQA, drawn at random.
+def exam_turn(
+    scene: Scene, rng: random.Random, level: Level, forms: Sequence[str] = FORMS
+) -> tuple[str, str]:
+    """Return a question and its answer in the form of POPE, MME, SEED-Bench, ScienceQA or MM-Vet, at random.
 
     Yes and no, and all letters, are equally likely. Signs and invented words are asked about where the level
     has them; forms that the scene allows no question in are passed over. Raises DataError for a scene without
@@ -23,8 +36,26 @@ def exam_turn(scene: Scene, rng: random.Random, level: Level) -> tuple[str, str]
     """
     if not scene.things:
         raise DataError("a scene without things was to be asked about; draw at least one thing.")
-    turns = (_turn(form, scene, rng, level) for form in rng.sample(FORMS, len(FORMS)))
-    return next(turn for turn in turns if turn is not None)  # a probe there always is
+    turns = (_turn(form, scene, rng, level) for form in (*rng.sample(forms, len(forms)), "open"))
+    return next(turn for turn in turns if turn is not None)  # an open question there always is
+
+
+def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]]:
+    """Return up to ``num`` questions about a clip, each with its answer, some with lettered options.
+
+    Families take turns, so that what every clip allows does not crowd out what few do.
+    """
+    families: dict[str, list[tuple[str, str]]] = {}
+    for question in (*clip_questions(clip, rng), *repetition_questions(clip)):
+        turn = (question.question, question.answer)
+        families.setdefault(question.family, []).append(turn)
+    for dimension in VIDEO_DIMENSIONS:
+        choice = clip_choice(clip, rng, dimension) if rng.random() < CHOICE_SHARE else None
+        if choice is not None:
+            families[dimension] = [(choice.text(LETTER_ENDING), choice.letter)]
+    order = rng.sample(list(families), len(families))
+    turns = [pick(rng, families[family]) for family in order]
+    return turns[:num]
 
 
 def _turn(form: str, scene: Scene, rng: random.Random, level: Level) -> tuple[str, str] | None:
@@ -36,6 +67,9 @@ def _turn(form: str, scene: Scene, rng: random.Random, level: Level) -> tuple[st
         pair = pair_questions(scene, rng, pick(rng, possible_categories(level)), level)
         question = None if pair is None else pick(rng, pair)
         return None if question is None else (question.question, question.answer)
+    if form == "open":
+        asked = open_question(scene, rng)
+        return asked.text, asked.spoken
     if form == "options":
         choice = scene_choice(scene, rng, pick(rng, possible_dimensions(level)), level)
     else:

@@ -16,6 +16,7 @@ from vilau.data.world_data import WorldSpec, WorldSplit, world_scene
 from vilau.world.annotators import annotate
 from vilau.world.clips import Clip, clip_at, clip_questions, repetition_questions
 from vilau.world.families import Question, questions_by_family
+from vilau.world.open_questions import open_question
 from vilau.world.pairs import pair_questions, possible_categories
 from vilau.world.questions import (
     POPE_MODES,
@@ -24,7 +25,6 @@ from vilau.world.questions import (
     sample_questions,
 )
 from vilau.world.scene import LEVELS, Level, Scene, pick, stream_rng
-from vilau.world.words import CORNERS
 
 GQA_FAMILIES = ("attribute", "exist", "relation", "relation_open", "compare")
 GQA_PER_IMAGE = 2
@@ -189,40 +189,14 @@ def ask_mme(place: Place, turn: int, index: int) -> list[Asked]:
 
 def ask_mmvet(place: Place, turn: int, index: int) -> list[Asked]:
     """Questions that want several elements, tagged with what they take (MM-Vet)."""
-    scene, rng = place.scene(index), place.rng("mmvet", index)
-    kinds = ("things", "corners", "places", "sum", *(("sign",) if scene.sign else ()))
-    names = list(dict.fromkeys(f"{thing.color} {thing.shape}" for thing in scene.things))
-    kind = pick(rng, kinds)
-    if kind == "sign":
-        text, elements, tags = (
-            "what is in the picture , and what does the sign say ?",
-            [*names, str(scene.sign)],
-            "rec,ocr",
-        )
-    elif kind == "corners":
-        thing = pick(rng, scene.things)
-        text = "name the colors in the picture and the corners of their things ."
-        elements = [w for t in scene.things for w in (t.color, str(CORNERS[t.shape]))]
-        elements, tags = list(dict.fromkeys([*elements, thing.color])), "rec,know"
-    elif kind == "places":
-        text, elements, tags = (
-            "what is in the picture , and on what background ?",
-            [*names, scene.background],
-            "rec,spat",
-        )
-    elif kind == "sum":
-        total = str(len(scene.things))
-        text, elements, tags = (
-            "what is in the picture , and how many things in all ?",
-            [*names, total],
-            "rec,math",
-        )
-    else:
-        text, elements, tags = "what is in the picture ?", names, "rec,gen"
-    truth = "<AND>".join(elements)
-    row = {"question_id": f"v{index}", "question": text, "answer": truth, "capability": tags}
-    spoken = " and ".join(elements)
-    return [Asked(scene, text, Question(kind, text, spoken, ()), row, (spoken,))]
+    scene = place.scene(index)
+    asked = open_question(scene, place.rng("mmvet", index))
+    row = {
+        "question_id": f"v{index}", "question": asked.text, "answer": "<AND>".join(asked.elements),
+        "capability": asked.capability,
+    }  # fmt: skip
+    question = Question(asked.kind, asked.text, asked.spoken, ())
+    return [Asked(scene, asked.text, question, row, (asked.spoken,))]
 
 
 # ------------------------------------------------------------------ clips

@@ -17,19 +17,24 @@ from vilau.models.vila_u.sequence import Layout
 from vilau.types import MultimodalBatch
 
 
-def cross_entropies(model: Parts, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
+def cross_entropies(
+    model: Parts, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+) -> LossTerms:
     """Return the ``text`` and ``visual`` cross entropies over the targets of a batch.
 
-    With ``packing`` documents share rows and do not see one another: the same numbers from fewer rows.
+    With ``packing`` documents share rows and do not see one another; with ``length_groups`` rows of similar length
+    go through the language model together: the same numbers with less padding.
     """
-    layout = model.sequence.lay_out(batch.documents, packing=packing)
-    _check_images(layout, len(batch.images))
-    layout = layout.to(model.device)
+    layouts = model.sequence.lay_out_in(length_groups, batch.documents, packing=packing)
+    for layout in layouts:
+        _check_images(layout, len(batch.images))
     codes_NPD, vectors_NPZ = _tokenized(model, batch.images)
-    hidden_BTE = _states(model, layout, embedded(model, layout, vectors_NPZ))
-    terms = LossTerms(dropped=layout.dropped, cut=layout.cut)
-    _add_text(terms, model, layout, hidden_BTE)
-    _add_visual(terms, model, layout, hidden_BTE, codes_NPD)
+    terms = LossTerms(dropped=layouts[0].dropped, cut=layouts[0].cut)
+    for layout in layouts:
+        here = layout.to(model.device)
+        hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
+        _add_text(terms, model, here, hidden_BTE)
+        _add_visual(terms, model, here, hidden_BTE, codes_NPD)
     return terms
 
 

@@ -165,12 +165,14 @@ class VilaU(UnifiedModel):
 
     # ---------------------------------------------------------------- training
 
-    def losses(self, batch: MultimodalBatch, *, packing: bool = False) -> LossTerms:
+    def losses(
+        self, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+    ) -> LossTerms:
         """Text and visual cross entropy over the targets of a batch (reference 3.4).
 
         Images are uint8, or float in [-1, 1].
         """
-        return cross_entropies(self, batch, packing=packing)
+        return cross_entropies(self, batch, packing=packing, length_groups=length_groups)
 
     def count_targets(self, documents: Sequence[Document]) -> dict[str, int]:
         """Predictions of text tokens and of codes; see ``UnifiedModel.count_targets``."""

@@ -89,7 +89,31 @@ class Row:
         return Row(self.ids[:limit], self.targets[:limit], self.spans)
 
 
-# ---------------------------------------------------------------------- packing
+# ---------------------------------------------------------------------- packing and grouping
+
+
+def similar(lengths: Sequence[int], groups: int) -> list[list[int]]:
+    """Part rows into ``groups`` of similar length (one each where there are fewer), so that little is padding.
+
+    Of all such partings this has the fewest tokens when each group is padded to its longest; the longest rows
+    come first. Takes time in proportion to groups times the square of the number of rows.
+    """
+    order = sorted(range(len(lengths)), key=lambda n: -lengths[n])
+    sizes = [lengths[n] for n in order]
+    # best[j]: fewest tokens of the rows from j on in so many groups, and where the first of these ends.
+    best: list[tuple[int, list[int]]] = [
+        ((len(sizes) - j) * size, [len(sizes)]) for j, size in enumerate(sizes)
+    ]
+    for count in range(2, min(groups, len(sizes)) + 1):
+        best = [
+            min(
+                ((k - j) * sizes[j] + best[k][0], [k, *best[k][1]])
+                for k in range(j + 1, len(sizes) - count + 2)
+            )
+            for j in range(len(sizes) - count + 1)
+        ]
+    ends = best[0][1]
+    return [order[a:b] for a, b in zip([0, *ends], ends, strict=False)]
 
 
 def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:

@@ -24,7 +24,7 @@ from vilau.models.vila_u.prompts import (
     open_turns,
     turns,
 )
-from vilau.models.vila_u.rows import Layout, Row, packed, padded
+from vilau.models.vila_u.rows import Layout, Row, packed, padded, similar
 from vilau.types import Document, ImageSegment, Segment, TextSegment
 
 
@@ -86,19 +86,17 @@ class SequenceLayout:
         out; both are counted. (The published code fails on the first kind of loss: reference 8.2.) Packed documents
         share rows of ``max_length`` tokens, see ``first_fit``, and are told apart in the layout.
         """
+        return self.lay_out_in(1, documents, packing=packing)[0]
+
+    def lay_out_in(
+        self, groups: int, documents: Sequence[Document], *, packing: bool = False
+    ) -> list[Layout]:
+        """Lay out documents as ``lay_out`` does, in so many groups of rows of similar length, each padded to its own.
+
+        What was left out or cut is counted in the first.
+        """
         rows, dropped, cut = self._rows(documents)
-        if dropped:
-            warnings.warn(
-                "a document is left out: cut to the language model's max_length of "
-                f"{self.max_length} it would lose part of an image; shorten it or raise max_length.",
-                stacklevel=2,
-            )
-        if cut:
-            warnings.warn(
-                "a document loses the end of its text, which is longer than the language model's max_length of "
-                f"{self.max_length}; shorten it or raise max_length.",
-                stacklevel=2,
-            )
+        self._warn(dropped, cut)
         if not rows:  # nothing to learn from, yet a row that every part of the model can run on
             rows = [Row([self.tokenizer.eos_token_id], [False])]
         if packing:
@@ -108,9 +106,28 @@ class SequenceLayout:
                     "packed row; write false, or a max_length."
                 )
             rows = packed(rows, self.max_length)
-        layout = padded(rows, self.num_positions, left=False, isolated=packing)
-        layout.dropped, layout.cut = dropped, cut
-        return layout
+        parted = [rows]
+        if groups > 1:
+            parted = [[rows[n] for n in g] for g in similar([len(r.ids) for r in rows], groups)]
+        layouts = [
+            padded(part, self.num_positions, left=False, isolated=packing) for part in parted
+        ]
+        layouts[0].dropped, layouts[0].cut = dropped, cut
+        return layouts
+
+    def _warn(self, dropped: int, cut: int) -> None:
+        if dropped:
+            warnings.warn(
+                "a document is left out: cut to the language model's max_length of "
+                f"{self.max_length} it would lose part of an image; shorten it or raise max_length.",
+                stacklevel=3,
+            )
+        if cut:
+            warnings.warn(
+                "a document loses the end of its text, which is longer than the language model's max_length of "
+                f"{self.max_length}; shorten it or raise max_length.",
+                stacklevel=3,
+            )
 
     def count_targets(self, documents: Sequence[Document]) -> tuple[int, int]:
         """Return how many text tokens and how many images of ``documents`` bear loss, those of ``lay_out``."""

@@ -1,0 +1,31 @@
+"""What is learnt about clips is what is asked: the same tokens in fine-tuning and in evaluation."""
+
+import torch
+
+from tests.models import tiny
+from vilau.data.forms import conversation, filming_document
+from vilau.models.questions import clip_question
+from vilau.models.vila_u.prompts import VIDEO_START, chat_segments
+
+
+def test_a_question_about_a_clip_reads_the_same_in_training_and_evaluation():
+    model = tiny.vila_u()
+    sequence = model.sequence
+    trained = sequence.lay_out([conversation((0, 1), ["what moves ?", "a star"])])
+    asked = chat_segments(clip_question(model, "what moves ?", 2), (0, 1), bare=False)
+    prompt = sequence.answer_prompts([asked])
+    length = prompt.ids.shape[1]
+    assert torch.equal(trained.ids[:, :length], prompt.ids)
+    assert torch.equal(trained.span_starts, prompt.span_starts)
+    assert not trained.targets[:, :length].any()
+    assert trained.targets[:, length:].all()
+
+
+def test_a_clip_is_asked_for_the_same_in_training_and_evaluation():
+    sequence = tiny.vila_u().sequence
+    trained = sequence.lay_out([filming_document((0, 1), "a star moves left")])
+    prompt = sequence.drawing_prompts(["a star moves left"], start=VIDEO_START)
+    length = prompt.ids.shape[1]
+    assert torch.equal(trained.ids[:, :length], prompt.ids)
+    assert trained.span_starts.tolist() == [length, length + sequence.num_positions]
+    assert trained.span_targets.all()

@@ -1,0 +1,82 @@
+"""Drawn clips for training: drawn anew when they are asked for, each decided by its split and number."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+import numpy as np
+
+from vilau.data.media.video import frame_indices
+from vilau.data.world_data import WorldSpec, WorldSplit
+from vilau.errors import ConfigError
+from vilau.world.clips import Clip, clip_at, render_clip
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """Which drawn clips there are; level and seed are the world's.
+
+    Args:
+        num_train: clips of the training split.
+        num_val: clips of the validation split.
+        num_frames: frames of a clip as it is drawn.
+        seen_frames: so many of them, evenly spread, the model reads or draws; None: all.
+        num_objects: smallest and largest number of objects.
+    """
+
+    num_train: int = 20000
+    num_val: int = 500
+    num_frames: int = 8
+    seen_frames: int | None = None
+    num_objects: tuple[int, int] = (1, 3)
+
+    def check(self) -> None:
+        """Raise ``ConfigError`` for numbers that make no sense."""
+        for key, least in (("num_train", 1), ("num_val", 1), ("num_frames", 2)):
+            if getattr(self, key) < least:
+                raise ConfigError(
+                    f"data.clips.{key} is {getattr(self, key)}; write at least {least}."
+                )
+        if self.seen_frames is not None and not 1 <= self.seen_frames <= self.num_frames:
+            raise ConfigError(
+                f"data.clips.seen_frames is {self.seen_frames}, but a clip has {self.num_frames} frames; write a "
+                "number up to that."
+            )
+        low, high = self.num_objects
+        if not 1 <= low <= high:
+            raise ConfigError(
+                f"data.clips.num_objects is [{low}, {high}]; write a range of at least one object."
+            )
+
+
+CLIPS = ClipSpec()
+"""The default clips, as a default argument."""
+
+
+@dataclass(frozen=True)
+class DrawnClips:
+    """The clips of one split of a drawn world."""
+
+    spec: ClipSpec
+    world: WorldSpec
+    split: WorldSplit
+    image_size: int
+
+    def any(self, rng: random.Random) -> Clip:
+        """One clip of the split."""
+        number = rng.randrange(self.spec.num_train if self.split == "train" else self.spec.num_val)
+        return clip_at(
+            self.split,
+            number,
+            level=self.world.level,
+            num_frames=self.spec.num_frames,
+            image_size=self.image_size,
+            num_objects=self.spec.num_objects,
+            seed=self.world.seed,
+        )
+
+    def frames(self, clip: Clip) -> list[np.ndarray]:
+        """The frames that the model sees, uint8 ``(H, W, 3)`` each."""
+        drawn = render_clip(clip)
+        return list(drawn[frame_indices(len(drawn), self.spec.seen_frames or len(drawn))])
