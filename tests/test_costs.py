@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import vilau.training
 from vilau.costs import counts, estimate, shown
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
-from vilau.costs.modules import MODULES, POPE_MODES
+from vilau.costs.asked import POPE_MODES
+from vilau.costs.modules import MODULES
 from vilau.costs.show import duration, quantity
 from vilau.costs.stage import ZERO_SHOT_CLASSES
 from vilau.data.benchmarks import WorldBenchmarks

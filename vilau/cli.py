@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ APPS: tuple[tuple[str, str, str], ...] = (
 ``add_parser(subparsers) -> None`` and ``run(args) -> int``; it is imported for its own verb only. With
 ``set_defaults(spill="name")`` its positional ``name`` also takes words that stand behind options."""
 
+OPTION = re.compile(r"--[A-Za-z][\w-]*")
+"""An option in a verb's line of usage: where argparse tells openly which there are."""
 OTHER_PACKAGE = "lightning_sdk.cli.entrypoint"
 """Who owns the other subcommands of ``lightning``, where it is installed: ``main_cli()`` there."""
 
@@ -90,7 +93,7 @@ def _dispatch(arguments: list[str]) -> int:
         getattr(parsed, spill).extend(word for word in unknown if not word.startswith("-"))
         unknown = [word for word in unknown if word.startswith("-")]
     if unknown:
-        known = [] if verb is None else list(subparsers[verb]._option_string_actions)
+        known = [] if verb is None else OPTION.findall(subparsers[verb].format_usage())
         raise ConfigError(f"unknown argument `{unknown[0]}`.{did_you_mean(unknown[0], known)}")
     return int(parsed.handler(parsed))
 

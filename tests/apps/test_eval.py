@@ -11,7 +11,8 @@ from PIL import Image
 from tests.apps.conftest import Command
 from tests.data import published_files as files
 from tests.models import tiny
-from vilau.apps.evaluation import asking, twins
+from vilau.apps.evaluation import asking, suites, twins
+from vilau.apps.evaluation.suites import SUITES, known_benchmarks
 from vilau.models.vila_u.model import VilaU
 
 
@@ -51,6 +52,10 @@ def test_what_is_missing_is_named_with_its_place(
         ),
         ([], "nothing is asked for; write --suite"),
         (["--benchmarks", "pope"], "--model is missing; give the folder of a trained model"),
+        (
+            ["--suite", "table1", "--world"],
+            "--suite is `table1`, of which the drawn world has no twin",
+        ),
         (["--rescore", "x.jsonl", "--suite", "table2"], "--rescore needs the one benchmark"),
     ],
 )
@@ -117,6 +122,71 @@ def test_answers_are_scored_kept_and_scored_again(
     code, _, err = vilau("eval", "--rescore", path, "--benchmarks", "pope")
     assert code == 2
     assert "pope.jsonl, line 6 is cut short" in err
+
+
+def test_pictures_inside_a_table_are_shown_and_groups_stay_whole(
+    vilau: Command, data: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    for name in ("mmbench", "scienceqa_img", "vizwiz_vqa"):
+        files.WRITERS[name](data / name)
+    names = ("mmbench", "scienceqa_img", "vizwiz_vqa", "mme")
+    code, out, err = vilau(
+        "eval", "--benchmarks", *names, "--model", model_folder, "--max-new-tokens", 2, "--limit", 1
+    )
+    assert code == 0, err
+    assert "mmbench/vanilla_accuracy" in out
+
+    def asked(name: str) -> int:
+        return len((tmp_path / "evaluation" / f"{name}.jsonl").read_text().splitlines())
+
+    # All four rotations of MMBench's question 3, and both questions about MME's picture.
+    assert [asked(name) for name in names] == [4, 1, 1, 2]
+    code, out, _ = vilau("eval", "--rescore", "evaluation/mmbench.jsonl", "--benchmarks", "mmbench")
+    assert code == 0
+    assert "mmbench/accuracy" in out
+
+
+def test_the_tables_of_vargpt_say_what_they_lack(vilau: Command, data: Path) -> None:
+    for name in ("mmbench", "seedbench"):
+        files.WRITERS[name](data / name)
+    code, out, _ = vilau("eval", "--suite", "vargpt_table1", "--check")
+    assert code == 0
+    assert out.splitlines()[0] == (
+        "vargpt_table1: the column MMMU stays empty, its data are not read here"
+    )
+    assert "mmbench: MMBench dev (English) is there (static matcher" in out
+    code, out, _ = vilau("eval", "--suite", "vargpt_table3", "--check")
+    assert code == 1
+    assert (
+        "put these of its own files there: benchmarks/scienceqa_img/problems.json, "
+        "benchmarks/scienceqa_img/pid_splits.json, benchmarks/scienceqa_img/images/test" in out
+    )
+    assert "benchmarks/vizwiz_vqa/val.json, benchmarks/vizwiz_vqa/val" in out
+    code, out, _ = vilau("eval", "--suite", "vargpt_table3", "--world", "--check")
+    assert code == 0
+    drawn = [line.split(":")[0] for line in out.splitlines()]
+    assert drawn == [
+        "vargpt_table3", "world_gqa", "world_textvqa", "world_vqav2", "world_scienceqa", "world_ok_vqa",
+    ]  # fmt: skip
+    assert out.startswith("vargpt_table3: the column vizwiz_vqa stays empty, it has no twin")
+
+
+def test_a_style_that_one_of_a_suite_lacks_is_told_before_the_others_are_asked(
+    vilau: Command, data: Path, tmp_path: Path
+) -> None:
+    for name in ("gqa", "ok_vqa"):
+        files.WRITERS[name](data / name)
+    command = ("eval", "--suite", "vargpt_table3", "--style", "llava", "--model", "none")
+    code, _, err = vilau(*command)
+    assert code == 2
+    assert "OK-VQA soft accuracy is read in style lmms" in err
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_every_suite_and_every_twin_names_a_known_benchmark() -> None:
+    known = known_benchmarks()
+    assert {name for suite in SUITES.values() for name in suite} <= set(known)
+    assert set(suites.twins().values()) <= set(known)
 
 
 def test_answers_to_other_questions_or_of_another_model_are_refused(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,19 @@ def vqa(folder: Path, prefix: str = "v2_") -> None:
     write(folder / f"{prefix}OpenEnded_mscoco_val2014_questions.json", {"questions": asked})
     write(folder / f"{prefix}mscoco_val2014_annotations.json", {"annotations": truths})
     coco(folder, 1, 2)
+
+
+def vizwiz(folder: Path) -> None:
+    said = ["red"] * 8 + ["unanswerable"] * 2
+    row = {
+        "image": "VizWiz_val_00000007.jpg",
+        "question": "what COLOR is this? thank you",
+        "answers": [{"answer_confidence": "yes", "answer": one} for one in said],
+        "answer_type": "other",
+        "answerable": 1,
+    }
+    write(folder / "val.json", [row])
+    picture(folder / "val" / "VizWiz_val_00000007.jpg")
 
 
 def gqa(folder: Path) -> None:
@@ -104,6 +120,65 @@ def seedbench(folder: Path, *, videos: bool = False) -> None:
         video(folder / "SEED-Bench-video" / "y.gif")
 
 
+MMBENCH_COLUMNS = (
+    "index", "question", "hint", "A", "B", "C", "D", "answer", "category", "image", "source", "l2-category",
+    "comment", "split",
+)  # fmt: skip
+
+
+def encoded(value: int, padding: int = 0) -> str:
+    """A picture as MMBench's table holds it, with bytes behind it that no decoder reads."""
+    file = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), (value, 100, 200)).save(file, "JPEG")
+    file.write(bytes(padding))
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def mmbench_rows() -> list[dict[str, str]]:
+    """Question 7 with two options, question 3 with four and a hint of two lines, in all rotations, mixed up."""
+    found = []
+    for number, options, hint in (
+        (7, ["cat", "dog"], ""),
+        (3, ["1", '2"', "3", "4"], "Read it.\nThen say."),
+    ):
+        for step in reversed(range(len(options))):
+            turned = options[step:] + options[:step]
+            cells = dict(zip("ABCD", [*turned, "", ""], strict=False))
+            found.append({
+                "index": str(number + step * 1_000_000), "question": f"which, {number}?", "hint": hint, **cells,
+                "answer": "ABCD"[turned.index(options[0])], "category": "ocr", "image": encoded(number),
+                "source": "made", "l2-category": "perception", "comment": "", "split": "dev",
+            })  # fmt: skip
+    # A table may name the row whose picture it shows again.
+    found[-1]["image"] = found[-2]["index"]
+    return found
+
+
+def mmbench(folder: Path, rows: list[dict[str, str]] | None = None) -> None:
+    file = io.StringIO()
+    table = csv.DictWriter(file, MMBENCH_COLUMNS, delimiter="\t", lineterminator="\n")
+    table.writeheader()
+    table.writerows(mmbench_rows() if rows is None else rows)
+    write(folder / "mmbench_dev_en_20231003.tsv", file.getvalue())
+
+
+def scienceqa(folder: Path) -> None:
+    shared = {
+        "question": "Which is it?", "choices": ["a rock", "a leaf", "a fish"], "answer": 1, "task": "closed choice",
+        "grade": "grade2", "subject": "natural science", "lecture": "", "solution": "",
+    }  # fmt: skip
+    problems = {
+        "4": {**shared, "hint": "It grows.\nIt is green.", "image": "image.png", "split": "test"},
+        "5": {**shared, "hint": "", "image": None, "split": "test"},
+        "6": {**shared, "hint": "", "image": "image.png", "split": "test"},
+        "8": {**shared, "hint": "", "image": "image.png", "split": "val"},
+    }
+    write(folder / "problems.json", problems)
+    write(folder / "pid_splits.json", {"train": [], "val": ["8"], "test": ["4", "5", "6"]})
+    for number in "46":
+        picture(folder / "images" / "test" / number / "image.png")
+
+
 def mmvet(folder: Path) -> None:
     row = {
         "imagename": "v.png",
@@ -150,5 +225,5 @@ def vbench(folder: Path) -> None:
 WRITERS = {
     "vqav2": vqa, "gqa": gqa, "textvqa": textvqa, "pope": pope, "mme": mme, "seedbench": seedbench, "mmvet": mmvet,
     "ok_vqa": lambda folder: vqa(folder, ""), "msvd_qa": video_qa, "activitynetqa": video_qa, "mjhq": mjhq,
-    "genai": genai, "vbench": vbench,
+    "genai": genai, "vbench": vbench, "vizwiz_vqa": vizwiz, "mmbench": mmbench, "scienceqa_img": scienceqa,
 }  # fmt: skip

@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from tests.data import published_files as files
+from vilau.apps.evaluation.suites import known_benchmarks
+from vilau.data.media.pictures import read_images
 from vilau.data.published import drawings
-from vilau.data.published.images import IMAGE_BENCHMARKS
-from vilau.data.published.questions import PublishedQuestion
-from vilau.data.published.videos import VIDEO_BENCHMARKS
+from vilau.data.published.catalogue import QUESTION_BENCHMARKS as BENCHMARKS
+from vilau.data.published.choices import MMBENCH
+from vilau.data.published.questions import EmbeddedPicture, PublishedQuestion
 from vilau.errors import DataError
-from vilau.metrics.answers import answer_metric
+from vilau.metrics.answers import answer_metric, unjudged
 
-BENCHMARKS = {one.name: one for one in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS)}
+LETTER = "\nAnswer with the option's letter from the given choices directly."
 SHORT = "\nAnswer the question using a single word or phrase."
 
 
 def read(name: str, folder: Path) -> list[PublishedQuestion]:
     files.WRITERS[name](folder)
-    assert BENCHMARKS[name].missing(folder) == []
+    assert known_benchmarks()[name].missing(folder) == []
     return BENCHMARKS[name].read(folder)
 
 
 @pytest.mark.parametrize("name", [name for name in files.WRITERS if name in BENCHMARKS])
 def test_rows_are_what_the_score_reads_and_media_are_there(name: str, tmp_path: Path) -> None:
     questions = read(name, tmp_path)
-    truths = {"mmvet": "red and blue", "seedbench": "B", "msvd_qa": "cat", "activitynetqa": "cat"}
-    metric = answer_metric(BENCHMARKS[name].scored_as)
-    said = [truths.get(name) or str(q.row.get("answer", "red")).lower() for q in questions]
+    truths = {
+        "mmvet": "red and blue", "seedbench": "B", "msvd_qa": "cat", "activitynetqa": "cat", "scienceqa_img": "B",
+    }  # fmt: skip
+    metric = answer_metric(unjudged(name))
+    said = [truths.get(name) or q.row.get("answer", "red") for q in questions]
     metric.update_rows(said, [question.row for question in questions])
     scores = {key: float(value) for key, value in metric.compute().items()}
     key = {"mme": "perception", "seedbench": "all", "mmvet": "score"}.get(name, "accuracy")
     assert scores[key] == (400.0 if name == "mme" else 1.0)
-    assert all(path.is_file() for question in questions for path in question.media)
+    files_there = [one for q in questions for one in q.media if isinstance(one, Path)]
+    assert all(path.is_file() for path in files_there)
     json.dumps([question.row for question in questions])
 
 
@@ -65,7 +71,112 @@ def test_seedbench_asks_about_videos_where_they_are(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
-    assert BENCHMARKS["gqa"].missing(tmp_path) == ["testdev_balanced_questions.json", "images"]
+    missing = known_benchmarks()["gqa"].missing(tmp_path)
+    assert [path.name for path in missing] == ["testdev_balanced_questions.json", "images"]
+
+
+def test_vizwiz_asks_with_the_sentence_of_the_unanswerable(tmp_path: Path) -> None:
+    (question,) = read("vizwiz_vqa", tmp_path)
+    assert question.prompt == (
+        "What color is this? thank you\nWhen the provided information is insufficient, respond with 'Unanswerable'."
+        + SHORT
+    )
+    assert question.row["question_id"] == "VizWiz_val_00000007"
+    metric = answer_metric("vizwiz_vqa")
+    metric.update_rows(["unanswerable"], [question.row])
+    assert float(metric.compute()["accuracy"]) == pytest.approx(0.6)
+
+
+def test_scienceqa_asks_test_questions_with_a_picture(tmp_path: Path) -> None:
+    found = read("scienceqa_img", tmp_path)
+    assert [question.row["id"] for question in found] == ["4", "6"]
+    options = "Which is it?\nA. a rock\nB. a leaf\nC. a fish" + LETTER
+    assert [question.prompt for question in found] == [
+        "Context: It grows.\nIt is green.\n" + options, options,
+    ]  # fmt: skip
+    assert found[0].media == (tmp_path / "images" / "test" / "4" / "image.png",)
+
+
+def test_mmbench_asks_every_rotation_and_counts_a_question_once(tmp_path: Path) -> None:
+    found = read("mmbench", tmp_path)
+    steps = [3, 1_000_003, 2_000_003, 3_000_003, 7, 1_000_007]
+    assert [question.row["index"] for question in found] == steps
+    assert [question.together for question in found] == ["3"] * 4 + ["7"] * 2
+    assert found[0].prompt == (
+        'Read it.\nThen say. which, 3? There are several options:\nA. 1\nB. 2"\nC. 3\nD. 4\n'
+        + LETTER
+    )
+    assert found[5].prompt == ("which, 7? There are several options:\nA. dog\nB. cat\n" + LETTER)
+    metric = answer_metric("mmbench")
+    # Question 3 is right wherever its options stand, question 7 only where they were not moved.
+    said = ["A", "D", "C", "B", "A", "A"]
+    metric.update_rows(said, [json.loads(json.dumps(question.row)) for question in found])
+    scores = {name: float(value) for name, value in metric.compute().items()}
+    assert scores == {"accuracy": 0.5, "vanilla_accuracy": 1.0}
+
+
+def test_mmbench_pictures_lie_in_the_table(tmp_path: Path) -> None:
+    found = read("mmbench", tmp_path)
+    shown = [question.media[0] for question in found]
+    assert all(isinstance(one, EmbeddedPicture) for one in shown)
+    assert len(set(shown)) == 2
+    values = [one.open().getpixel((3, 3))[0] for one in shown]
+    assert [round(value, -1) for value in values] == [0] * 4 + [10] * 2
+    rows = files.mmbench_rows()
+    limit = csv.field_size_limit()
+    rows[0]["image"], rows[1]["image"] = "AAAA" * 30, files.encoded(7, padding=limit)
+    files.mmbench(tmp_path, rows)
+    *_, (long,), (broken,) = [question.media for question in BENCHMARKS["mmbench"].read(tmp_path)]
+    assert csv.field_size_limit() == limit
+    assert long.open().size == (16, 16)
+    with pytest.raises(DataError, match="index 1000007 holds a picture that cannot be read"):
+        read_images([broken.open()], 16)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"index": "x"}, "row 1 has the index 'x', which must be a whole number"),
+        ({"index": "7"}, "row 2 holds index 7 once more"),
+        ({"answer": "C"}, "row 1 offers the options A, B but has the answer 'C'"),
+        ({"answer": ""}, "row 1 offers the options A, B but has the answer None"),
+        ({"image": ""}, "index 1000007 holds 'nothing' in the place of a picture"),
+        ({"image": "99"}, "index 1000007 holds '99' in the place of a picture"),
+        ({"image": "?" * 80}, "index 1000007 holds a picture that is no base64"),
+    ],
+)
+def test_broken_rows_of_mmbench_are_named(
+    change: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    first, *others = files.mmbench_rows()
+    files.mmbench(tmp_path, [first | change, *others])
+    with pytest.raises(DataError, match=sentence) as error:
+        BENCHMARKS["mmbench"].read(tmp_path)
+    assert MMBENCH in str(error.value)
+
+
+def test_broken_tables_of_mmbench_are_named(tmp_path: Path) -> None:
+    path = tmp_path / MMBENCH
+    files.mmbench(tmp_path)
+    whole = path.read_text()
+
+    def complaint(text: str) -> str:
+        path.write_text(text)
+        with pytest.raises(DataError) as error:
+            BENCHMARKS["mmbench"].read(tmp_path)
+        return str(error.value)
+
+    assert "row 6 has not one cell in each column" in complaint(whole.removesuffix("\tdev\n"))
+    assert "cannot be read" in complaint(whole.replace('Then say."', "Then say."))
+    head, *rows = whole.splitlines(keepends=True)
+    assert "answer, category, image are wanted" in complaint(
+        head.replace("answer", "truth") + rows[0]
+    )
+    unturned = [row for row in files.mmbench_rows() if int(row["index"]) < 1_000_000]
+    for row in unturned:
+        row["image"] = files.encoded(1)
+    files.mmbench(tmp_path, unturned)
+    assert "holds no rotated questions" in complaint(path.read_text())
 
 
 @pytest.mark.parametrize(
@@ -94,6 +205,16 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
             "has a line that is not question",
         ),
         ("msvd_qa", "test_a.json", [], "has no answer to question q1 of test_q.json"),
+        ("vizwiz_vqa", "val.json", {}, "is no list of questions"),
+        ("vizwiz_vqa", "val.json", [{"image": "a.jpg"}], "holds a question with image, but"),
+        ("scienceqa_img", "pid_splits.json", {"val": []}, "has no list 'test'"),
+        ("scienceqa_img", "problems.json", {}, "has no problem 4 of pid_splits.json"),
+        (
+            "scienceqa_img",
+            "problems.json",
+            {"4": {"question": "q", "choices": ["a"], "answer": 1, "hint": "", "image": "i"}},
+            "problem 4 has the answer 1, which must be the place of one of its choices",
+        ),
     ],
 )
 def test_broken_files_are_named_in_a_sentence(

@@ -27,6 +27,7 @@ from vilau.apps.evaluation.suites import (
     Listed,
     chosen_names,
     known_benchmarks,
+    not_in,
 )
 from vilau.errors import ConfigError
 
@@ -45,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
         "reads, and its command is printed.",
         example="vilau eval --suite table2 --model runs/quickstart/aligned/finetune --world",
     )
-    parser.add_argument("--suite", metavar="NAME", help=f"the paper's table: {', '.join(SUITES)}")
+    parser.add_argument("--suite", metavar="NAME", help=f"a paper's table: {', '.join(SUITES)}")
     parser.add_argument(
         "--benchmarks",
         nargs="+",
@@ -85,7 +86,10 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="whose scripts read the answers (default: lmms)",
     )
     parser.add_argument(
-        "--limit", type=at_least_one, metavar="N", help="only N questions or prompts of each"
+        "--limit",
+        type=at_least_one,
+        metavar="N",
+        help="only N questions or prompts of each, and those that count only together with the last",
     )
     parser.add_argument("--batch-size", type=at_least_one, default=8, help="at once (default: 8)")
     parser.add_argument(
@@ -145,6 +149,9 @@ def run(args: argparse.Namespace) -> int:
         return _write_tasks(args)
     world = args.world or any(name.startswith("world_") for name in args.benchmarks)
     names = chosen_names(args.suite, args.benchmarks, world=world)
+    for lacking in not_in(args.suite, world=world) if args.suite else ():
+        why = "it has no twin" if world else "its data are not read here"
+        say(f"{args.suite}: the column {lacking} stays empty, {why}")
     if world:
         return _run_world(names, args)
     listed = known_benchmarks()
@@ -154,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
     if args.check or not ready:
         return 0 if len(ready) == len(chosen) else 1
     _check_model(args)
+    _check_style(ready, args)
     out = Path(args.out).expanduser()
     begin(out, args)
     model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
@@ -179,8 +187,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
     from vilau.apps.evaluation.asking import ask_benchmark
     from vilau.apps.evaluation.drawing import draw_benchmark
     from vilau.apps.evaluation.zero_shot import classify_imagenet
-    from vilau.data.published.images import IMAGE_BENCHMARKS
-    from vilau.data.published.videos import VIDEO_BENCHMARKS
+    from vilau.data.published.catalogue import QUESTION_BENCHMARKS
 
     if one.kind == DRAWINGS:
         say(f"{one.name}: score the drawings with")
@@ -188,8 +195,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
             say(f"  {line}")
         return
     if one.kind == QUESTIONS:
-        benchmark = next(b for b in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS) if b.name == one.name)
-        scores = ask_benchmark(model, benchmark, folder, out, args)
+        scores = ask_benchmark(model, QUESTION_BENCHMARKS[one.name], folder, out, args)
     else:
         scores = classify_imagenet(folder, args)
     shown = {
@@ -223,19 +229,25 @@ def _check_model(args: argparse.Namespace) -> None:
         raise ConfigError(f"--model is missing; give the {MODEL_HELP}.")
 
 
+def _check_style(ready: Sequence[Listed], args: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` where one of the benchmarks is not read in ``--style``, before the others are asked."""
+    from vilau.metrics.answers import answer_metric, unjudged
+
+    for one in ready:
+        if one.kind == QUESTIONS:
+            answer_metric(unjudged(one.name), args.style)
+
+
 def _rescore(args: argparse.Namespace) -> int:
-    from vilau.data.published.images import IMAGE_BENCHMARKS
-    from vilau.data.published.videos import VIDEO_BENCHMARKS
-    from vilau.metrics.answers import answer_metric
+    from vilau.metrics.answers import answer_metric, unjudged
     from vilau.metrics.predictions import score_predictions
 
     if len(args.benchmarks) != 1:
         raise ConfigError(
             f"--rescore needs the one benchmark its files are of, but --benchmarks holds {len(args.benchmarks)}."
         )
-    rules = {one.name: one.scored_as for one in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS)}
     name = args.benchmarks[0]
-    scores = score_predictions(args.rescore, answer_metric(rules.get(name, name), args.style))
+    scores = score_predictions(args.rescore, answer_metric(unjudged(name), args.style))
     for score, value in scores.items():
         say(f"{name}/{score}  {value:.4f}")
     return 0

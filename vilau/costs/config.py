@@ -12,6 +12,8 @@ Sizes = TypeVar("Sizes")
 DATA_DEFAULTS: dict[str, Any] = {
     "global_batch_size": 64, "num_val_samples": 2000, "zero_shot": "auto", "zero_shot_per_class": 10,
     "image_to_text_share": 0.5, "text_to_image_share": 0.5, "turns_per_image": 4, "drawing_share": 0.0,
+    "text_to_video_share": 0.0, "interleaved_share": 0.0, "interleaved_images": 3, "video_share": 0.0,
+    "exam_share": 0.0,
     "num_questions": 2000, "num_comp_questions": 500, "num_pope_questions": 300, "num_prompts": 240,
 }  # fmt: skip
 """Defaults of the data modules' constructors that decide a cost."""

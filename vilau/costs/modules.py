@@ -18,20 +18,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from vilau.costs import counts
+from vilau.costs.asked import asked
 from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
+from vilau.costs.documents import ANSWER_TOKENS, CLIP_FRAMES, TEXT_TOKENS, document_forms
 from vilau.costs.parts import clip_sizes, unified
 from vilau.costs.tower import tower_work
 from vilau.costs.work import Work
-
-TEXT_TOKENS = 40
-"""Text of a pair with the prompt around it."""
-TURN_TOKENS = 20
-"""A question with its answer and the words around them."""
-ANSWER_TOKENS = 4
-"""The answer alone."""
-POPE_MODES = 3
-CAPTION_PROMPTS = 1000
-"""Default of ``CaptionPrompts.num_prompts``."""
 
 
 def work_of(config: Config) -> Work:
@@ -59,32 +51,32 @@ def _clip(config: Config) -> Work:
 
 
 def _language(config: Config) -> Work:
-    """Pretraining and fine-tuning: documents that read an image, draw one, or have none."""
+    """Pretraining and fine-tuning: documents that read images or clips, draw them, or have none."""
     model = unified(config)
-    num_positions = model.sizes.grid**2
-    if class_of(config, "model").endswith("SupervisedFineTuning"):
-        draw = argument(config, "data", "drawing_share")
-        read, turns = 1 - draw, argument(config, "data", "turns_per_image")
-        text, targets = TURN_TOKENS * turns, ANSWER_TOKENS * turns
-    else:
-        draw = argument(config, "data", "text_to_image_share")
-        read = argument(config, "data", "image_to_text_share")
-        text = targets = TEXT_TOKENS
-    bare = max(0.0, 1 - draw - read)
-    forms = (
-        (read, model.document(num_positions + text, targets, drawn=0, image=True)),
-        (draw, model.document(num_positions + TEXT_TOKENS, 1, drawn=num_positions, image=True)),
-        (bare, model.document(TEXT_TOKENS, TEXT_TOKENS, drawn=0, image=False)),
-    )
-    tower_flops = (1 - bare) * (model.tower.siglip.encoder.flops + model.tower.search.flops)
-    forward = sum(share * count.flops for share, count in forms)
+    positions = model.sizes.grid**2
+    forms = [form for form in document_forms(config) if form.share > 0]
+    counted = [
+        (
+            form,
+            model.document(
+                round(form.images * positions + form.text),
+                round(form.targets),
+                drawn=form.images * positions if form.drawn else 0,
+                images=form.images,
+            ),
+        )
+        for form in forms
+    ]
+    images = sum(form.share * form.images for form in forms)
+    tower_flops = images * (model.tower.siglip.encoder.flops + model.tower.search.flops)
+    forward = sum(form.share * count.flops for form, count in counted)
     return Work(
         parameters=model.parameters,
         trained=model.parameters - model.tower.parameters,
-        tokens=(1 - bare) * num_positions + read * text + (draw + bare) * TEXT_TOKENS,
+        tokens=images * positions + sum(form.share * form.text for form in forms),
         train_flops=3 * forward + tower_flops,
         forward_flops=forward + tower_flops,
-        kept=sum(share * count.kept for share, count in forms),
+        kept=sum(form.share * count.kept for form, count in counted),
         buffers=model.tower.buffers,
     )
 
@@ -92,22 +84,24 @@ def _language(config: Config) -> Work:
 def _evaluation(config: Config) -> Work:
     model = unified(config)
     num_positions = model.sizes.grid**2
-    questions, prompts = asked(config)
-    seeing = model.tower.siglip.encoder.flops + model.tower.search.flops
-    answer = (
-        model.document(num_positions + TEXT_TOKENS, ANSWER_TOKENS, drawn=0, image=True).flops
-        + seeing
-    )
+    ask = asked(config)
+
+    def answer(images: int) -> float:
+        seeing = images * (model.tower.siglip.encoder.flops + model.tower.search.flops)
+        tokens = images * num_positions + TEXT_TOKENS
+        return model.document(tokens, ANSWER_TOKENS, drawn=0, images=images).flops + seeing
+
     rows = _rows_per_prompt(config)
-    drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, image=True)
+    drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, images=1)
     draw = rows * drawing.flops + _images_per_prompt(config) * model.tower.pixels.flops
-    share = prompts / max(1, questions + prompts)
+    flops = ask.questions * answer(1) + ask.clip_questions * answer(CLIP_FRAMES)
+    flops += (ask.prompts + CLIP_FRAMES * ask.clip_prompts) * draw
     return Work(
         parameters=model.parameters,
         trained=0,
         tokens=num_positions + TEXT_TOKENS,
         train_flops=0,
-        forward_flops=(1 - share) * answer + share * draw,
+        forward_flops=flops / ask.total if ask.total else answer(1),
         # Keys and values of every layer.
         kept=2
         * rows
@@ -163,15 +157,3 @@ MODULES: dict[str, Callable[[Config], Work]] = {
     "vilau.training.ablations.guidance.GuidanceSweep": _evaluation,
     "vilau.training.detector.SceneDetectorTraining": _detector,
 }
-
-
-def asked(config: Config) -> tuple[int, int]:
-    """Return the numbers of questions and of prompts of an evaluation, 0 for unknown data."""
-    if class_of(config, "data").endswith("CaptionPrompts"):
-        return 0, int(arguments(config, "data").get("num_prompts", CAPTION_PROMPTS))
-    if not class_of(config, "data").endswith("WorldBenchmarks"):
-        return 0, 0
-    questions = argument(config, "data", "num_questions")
-    questions += argument(config, "data", "num_comp_questions")
-    questions += POPE_MODES * argument(config, "data", "num_pope_questions")
-    return questions, argument(config, "data", "num_prompts")

@@ -56,17 +56,17 @@ class Unified:
         return (
             self.tower.parameters
             + logits.parameters
-            + self.document(1, 0, drawn=0, image=False).parameters
+            + self.document(1, 0, drawn=0, images=0).parameters
         )
 
-    def document(self, tokens: int, targets: int, *, drawn: int, image: bool) -> Count:
-        """Count a row of ``tokens`` tokens that predicts ``targets`` words and ``drawn`` positions."""
+    def document(self, tokens: int, targets: int, *, drawn: int, images: int) -> Count:
+        """Count a row of ``tokens`` tokens with ``images`` that predicts ``targets`` words and ``drawn`` positions."""
         width, code_width = self.language.hidden_size, self.sizes.hidden_size
         body, logits = counts.language_model(self.language, tokens)
         head = counts.depth_transformer(
             self.head, self.quantizer, code_width=code_width, width=width, positions=drawn
         )
-        places = self.sizes.grid**2 if image else 0
+        places = images * self.sizes.grid**2
         out = Count(0, targets * logits.flops, targets * 2 * logits.kept)
         return body + counts.projector(places, code_width, width) + head + out
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from math import ceil
 from typing import Any
 
+from vilau.costs.asked import asked
 from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
-from vilau.costs.modules import Work, asked, work_of
+from vilau.costs.modules import Work, work_of
 
 CHECKPOINTS_KEPT = 2
 """For resuming; the newest and its predecessor."""
@@ -95,7 +96,7 @@ def _samples(config: Config, batch: int) -> int | None:
         steps = (config.get("trainer") or {}).get("max_steps")
         return steps * batch if isinstance(steps, int) and steps > 0 else None
     if command == "test":
-        return sum(asked(config)) or None
+        return asked(config).total or None
     data = class_of(config, "data")
     if not data.endswith("ImageTextPairs"):
         return None

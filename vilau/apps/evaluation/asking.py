@@ -28,13 +28,13 @@ def ask_benchmark(
     Raises:
         DataError: data are broken, media are missing, or the file holds answers to other questions.
     """
-    from vilau.metrics.answers import answer_metric
+    from vilau.metrics.answers import answer_metric, unjudged
     from vilau.metrics.predictions import score_predictions
 
-    questions = benchmark.read(folder)[: args.limit]
+    questions = limited(benchmark.read(folder), args.limit)
     if not questions:
         raise DataError(f"{folder} holds no questions; put {benchmark.title}'s files there.")
-    metric = answer_metric(benchmark.scored_as, args.style)  # complains before anything is asked
+    metric = answer_metric(unjudged(benchmark.name), args.style)
     check_media(questions, folder)
     path = out / f"{benchmark.name}.jsonl"
     if not path.exists():
@@ -45,6 +45,16 @@ def ask_benchmark(
     if benchmark.name == "mmvet":
         write_for_judge(path, out / "mmvet-for-the-judge.json")
     return scores
+
+
+def limited(questions: list[PublishedQuestion], limit: int | None) -> list[PublishedQuestion]:
+    """Return the first ``limit`` questions, and those behind them that count only together with the last."""
+    if limit is None or limit >= len(questions):
+        return questions
+    end, together = limit, questions[limit - 1].together
+    while together and end < len(questions) and questions[end].together == together:
+        end += 1
+    return questions[:end]
 
 
 def ask(
@@ -101,15 +111,18 @@ def pictures(model: Any, question: PublishedQuestion, args: Any) -> Tensor:
     from vilau.data.media.video import read_clip
 
     size = model.tokenizer.spec.image_size
+    files = [one for one in question.media if isinstance(one, Path)]
     if question.video:
-        frames = read_clip(question.media[0], quirks=args.quirks).frames
+        frames = read_clip(files[0], quirks=args.quirks).frames
         return prepare(frames, size, fit=args.fit, quirks=args.quirks)
-    return read_images(question.media, size, fit=args.fit, quirks=args.quirks)
+    shown = [one if isinstance(one, Path) else one.open() for one in question.media]
+    return read_images(shown, size, fit=args.fit, quirks=args.quirks)
 
 
 def check_media(questions: Sequence[PublishedQuestion], folder: Path) -> None:
     """Raise ``DataError`` where pictures or videos are missing, before hours are spent on the others."""
-    wanted = dict.fromkeys(file for question in questions for file in question.media)
+    media = (one for question in questions for one in question.media)
+    wanted = dict.fromkeys(one for one in media if isinstance(one, Path))
     missing = [file for file in wanted if not file.exists()]
     if missing:
         raise DataError(

@@ -48,14 +48,9 @@ def draw_benchmark(model: Any, name: str, folder: Path, out: Path, args: Any) ->
     The seed of each drawing is made from ``--seed`` and its place in the whole list, so it does not depend on what
     was finished before.
     """
-    from vilau.data.published import drawings
+    from vilau.data.published.drawings import DRAWN_BENCHMARKS
 
-    read = {
-        "mjhq": drawings.read_mjhq,
-        "genai": drawings.read_genai,
-        "vbench": drawings.read_vbench,
-    }
-    wanted = read[name](folder)[: args.limit]
+    wanted = DRAWN_BENCHMARKS[name].read(folder)[: args.limit]
     target = out / name
     check_writable(target)
     if name == "vbench":

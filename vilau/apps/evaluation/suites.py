@@ -1,4 +1,4 @@
-"""Which benchmarks a table of VILA-U takes, and what of them is on this machine."""
+"""Which benchmarks a table of a paper takes, and what of them is on this machine."""
 
 from __future__ import annotations
 
@@ -17,19 +17,12 @@ SUITES: dict[str, tuple[str, ...]] = {
     "table5": ("genai",),
     "table7": ("mjhq",),
     "vbench": ("vbench",),
+    "vargpt_table1": ("mmbench", "seedbench", "pope", "mme"),
+    "vargpt_table3": ("gqa", "textvqa", "vqav2", "scienceqa_img", "ok_vqa", "vizwiz_vqa"),
 }
-"""Suites of published benchmarks, by VILA-U's tables."""
-TWIN_SUITES: dict[str, tuple[str, ...]] = {
-    "table2": (
-        "world_vqav2", "world_gqa", "world_textvqa", "world_pope", "world_mme", "world_seedbench", "world_mmvet",
-    ),
-    "table3": ("world_msvd_qa", "world_msrvtt_qa", "world_tgif_qa", "world_activitynetqa"),
-    "table4": ("world_mjhq",),
-    "table5": ("world_genai",),
-    "table7": ("world_mjhq",),
-    "vbench": ("world_vbench",),
-}  # fmt: skip
-"""The drawn world's twins of the same."""
+"""Suites of published benchmarks: VILA-U's tables, and VARGPT's under its name."""
+NOT_HERE = {"vargpt_table1": "MMMU"}
+"""Columns of a suite's table that no benchmark here fills."""
 
 QUESTIONS, DRAWINGS, ZERO_SHOT = "questions", "drawings", "zero-shot"
 
@@ -55,48 +48,65 @@ class Listed:
 def known_benchmarks() -> dict[str, Listed]:
     """Return all published benchmarks by name."""
     # Imported here: readers of data bring Pillow and torch along, and --help must answer at once.
-    from vilau.data.published.drawings import IMAGES, META, PROMPTS, SKILLS, VBENCH
-    from vilau.data.published.images import IMAGE_BENCHMARKS
-    from vilau.data.published.videos import VIDEO_BENCHMARKS
+    from vilau.data.published.catalogue import QUESTION_BENCHMARKS
+    from vilau.data.published.drawings import DRAWN_BENCHMARKS
 
-    drawn = (
-        Listed("mjhq", "MJHQ-30K", DRAWINGS, (META, IMAGES), "clean-fid 0.1.35"),
-        Listed("genai", "GenAI-Bench-527", DRAWINGS, (PROMPTS, SKILLS),
-               "t2v-metrics 3.0 with the weights of clip-flant5-xxl"),
-        Listed("vbench", "VBench", DRAWINGS, (VBENCH,), "VBench"),
-        Listed("imagenet", "ImageNet val, zero-shot", ZERO_SHOT, ("val", "classnames.json"), ""),
-    )  # fmt: skip
     asked = (
         Listed(one.name, one.title, QUESTIONS, one.needs, "", one.remark)
-        for one in (*IMAGE_BENCHMARKS, *VIDEO_BENCHMARKS)
+        for one in QUESTION_BENCHMARKS.values()
     )
-    return {one.name: one for one in (*asked, *drawn)}
+    drawn = (
+        Listed(one.name, one.title, DRAWINGS, one.needs, one.scorer)
+        for one in DRAWN_BENCHMARKS.values()
+    )
+    imagenet = Listed(
+        "imagenet", "ImageNet val, zero-shot", ZERO_SHOT, ("val", "classnames.json"), ""
+    )
+    return {one.name: one for one in (*asked, *drawn, imagenet)}
 
 
 def chosen_names(suite: str | None, benchmarks: Sequence[str], *, world: bool) -> list[str]:
     """Return the names of the benchmarks that were asked for.
 
     Raises:
-        ConfigError: neither suite nor benchmarks are named, or one is unknown.
+        ConfigError: neither suite nor benchmarks are named, one is unknown, or a suite has no twins.
     """
-    suites = TWIN_SUITES if world else SUITES
-    if suite is not None and suite not in suites:
-        raise ConfigError(f"--suite is `{suite}`.{did_you_mean(suite, suites)}")
+    if suite is not None and suite not in SUITES:
+        raise ConfigError(f"--suite is `{suite}`.{did_you_mean(suite, SUITES)}")
     if suite is None and not benchmarks:
         raise ConfigError(
-            f"nothing is asked for; write --suite ({', '.join(suites)}) or --benchmarks."
+            f"nothing is asked for; write --suite ({', '.join(SUITES)}) or --benchmarks."
         )
-    known = twin_names() if world else list(known_benchmarks())
+    known = list(twins() if world else known_benchmarks())
     for name in benchmarks:
         if name not in known:
             raise ConfigError(f"--benchmarks holds `{name}`.{did_you_mean(name, known)}")
-    return list(dict.fromkeys([*(suites[suite] if suite else ()), *benchmarks]))
+    if suite is None:
+        return list(dict.fromkeys(benchmarks))
+    return list(dict.fromkeys([*(_twins_of(suite) if world else SUITES[suite]), *benchmarks]))
 
 
-def twin_names() -> list[str]:
-    """Return the names of all twins."""
+def _twins_of(suite: str) -> list[str]:
+    """Return a suite's twins in the order of its table."""
+    twin_of = {published: twin for twin, published in twins().items()}
+    found = [twin_of[name] for name in SUITES[suite] if name in twin_of]
+    if not found:
+        raise ConfigError(
+            f"--suite is `{suite}`, of which the drawn world has no twin; leave out --world, or name another suite."
+        )
+    return found
+
+
+def not_in(suite: str, *, world: bool) -> list[str]:
+    """Return what the suite's table has, but this program or, with ``world``, the drawn world has not."""
+    lacking = [NOT_HERE[suite]] if suite in NOT_HERE else []
+    return lacking + [name for name in SUITES[suite] if world and name not in twins().values()]
+
+
+def twins() -> dict[str, str]:
+    """Return the drawn world's twins by name, each with the published benchmark it stands for."""
     # Imported here: see `known_benchmarks`.
     from vilau.data.twins.prompts import DRAWN
     from vilau.data.twins.sets import TWINS
 
-    return [*TWINS, *DRAWN]
+    return {name: twin.stands_for for name, twin in TWINS.items()} | DRAWN

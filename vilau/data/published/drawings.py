@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,18 @@ class Wanted:
 
     prompt: str
     file: str
+
+
+@dataclass(frozen=True)
+class DrawnBenchmark:
+    """A benchmark of prompts to draw, the files it needs, how they are read, and who scores the drawings."""
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    """Paths under its folder."""
+    read: Callable[[Path], list[Wanted]]
+    scorer: str
 
 
 def read_mjhq(folder: Path) -> list[Wanted]:
@@ -81,3 +94,16 @@ def _check_name(path: Path, name: object) -> None:
         raise DataError(
             f"{path} holds {str(name)[:60]!r}, which cannot be a file's name; put the published file there."
         )
+
+
+DRAWN_BENCHMARKS: dict[str, DrawnBenchmark] = {
+    one.name: one
+    for one in (
+        DrawnBenchmark("mjhq", "MJHQ-30K", (META, IMAGES), read_mjhq, "clean-fid 0.1.35"),
+        DrawnBenchmark(
+            "genai", "GenAI-Bench-527", (PROMPTS, SKILLS), read_genai,
+            "t2v-metrics 3.0 with the weights of clip-flant5-xxl",
+        ),
+        DrawnBenchmark("vbench", "VBench", (VBENCH,), read_vbench, "VBench"),
+    )
+}  # fmt: skip

@@ -1,18 +1,18 @@
-"""Readers of the benchmarks about pictures: VQAv2, OK-VQA, GQA, TextVQA, POPE, MME, SEED-Bench, MM-Vet."""
+"""Readers of the benchmarks about pictures that want words: VQAv2, OK-VQA, VizWiz, GQA, TextVQA, POPE, MME, MM-Vet."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from vilau.data.published.questions import (
-    LETTER,
     SHORT,
     PublishedBenchmark,
     PublishedQuestion,
     fields,
     read_json_file,
     read_json_lines,
+    read_list,
+    read_mapping,
 )
 from vilau.errors import DataError
 
@@ -33,9 +33,9 @@ def read_vqav2(folder: Path, ending: str = SHORT) -> list[PublishedQuestion]:
     """Questions and annotations of VQA's own files, whatever their year; pictures of COCO val2014."""
     asked = _only(folder, "*OpenEnded_mscoco_val2014_questions.json")
     truths = _only(folder, "*mscoco_val2014_annotations.json")
-    by_id = {row["question_id"]: row for row in _list(truths, "annotations")}
+    by_id = {row["question_id"]: row for row in read_list(truths, "annotations")}
     found = []
-    for row in _list(asked, "questions"):
+    for row in read_list(asked, "questions"):
         number, image, question = fields(row, ("question_id", "image_id", "question"), asked)
         if number not in by_id:
             raise DataError(
@@ -52,11 +52,26 @@ def read_okvqa(folder: Path) -> list[PublishedQuestion]:
     return read_vqav2(folder, UNANSWERABLE + SHORT)
 
 
+def read_vizwiz(folder: Path) -> list[PublishedQuestion]:
+    """``val.json`` [{image, question, answers}], ten annotators each; pictures in ``val``, named as in the file."""
+    path = folder / "val.json"
+    content = read_json_file(path)
+    if not isinstance(content, list):
+        raise DataError(f"{path} is no list of questions; put VizWiz's val.json there.")
+    found = []
+    for row in content:
+        image, question, answers = fields(row, ("image", "question", "answers"), path)
+        columns = {"question_id": Path(image).stem, "question": question, "answers": answers}
+        prompt = question.capitalize() + UNANSWERABLE + SHORT
+        found.append(PublishedQuestion(prompt, columns, (folder / "val" / image,)))
+    return found
+
+
 def read_gqa(folder: Path) -> list[PublishedQuestion]:
     """``testdev_balanced_questions.json``: {id: {question, answer, imageId}}."""
     path = folder / "testdev_balanced_questions.json"
     found = []
-    for number, row in _mapping(path).items():
+    for number, row in read_mapping(path).items():
         question, answer, image = fields(row, ("question", "answer", "imageId"), path)
         columns = {"id": number, "question": question, "answer": answer}
         media = (folder / "images" / f"{image}.jpg",)
@@ -68,7 +83,7 @@ def read_textvqa(folder: Path) -> list[PublishedQuestion]:
     """``TextVQA_0.5.1_val.json``; no OCR tokens in the prompt, as in lmms-eval."""
     path = folder / "TextVQA_0.5.1_val.json"
     found = []
-    for row in _list(path, "data"):
+    for row in read_list(path, "data"):
         number, image, question, answers = fields(
             row, ("question_id", "image_id", "question", "answers"), path
         )
@@ -106,12 +121,12 @@ def read_mme(folder: Path) -> list[PublishedQuestion]:
         texts = texts if texts.is_dir() else category
         for image in sorted(p for p in images.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES):
             for question, answer in _mme_lines(texts / f"{image.stem}.txt"):
+                pair = f"{category.name}/{image.name}"
                 columns = {
-                    "question_id": f"{category.name}/{image.name}", "question": question, "answer": answer,
-                    "category": category.name,
+                    "question_id": pair, "question": question, "answer": answer, "category": category.name,
                 }  # fmt: skip
                 prompt = question.replace(MME_ENDING, "") + SHORT
-                found.append(PublishedQuestion(prompt, columns, (image,)))
+                found.append(PublishedQuestion(prompt, columns, (image,), together=pair))
     return found
 
 
@@ -133,31 +148,11 @@ def _mme_lines(path: Path) -> list[tuple[str, str]]:
     return [(question.strip(), answer.strip()) for question, answer in lines]
 
 
-def read_seedbench(folder: Path) -> list[PublishedQuestion]:
-    """``SEED-Bench.json``; without the folder of videos the questions about pictures alone."""
-    path = folder / "SEED-Bench.json"
-    videos = folder / "SEED-Bench-video"
-    found = []
-    for row in _list(path, "questions"):
-        number, kind, name, question, answer = fields(
-            row, ("question_id", "data_type", "data_id", "question", "answer"), path
-        )
-        if kind == "video" and not videos.is_dir():
-            continue
-        choices = fields(row, ("choice_a", "choice_b", "choice_c", "choice_d"), path)
-        lines = [f"{letter}. {choice}" for letter, choice in zip("ABCD", choices, strict=True)]
-        columns = {"question_id": number, "question": question, "answer": answer, "data_type": kind}
-        place = videos if kind == "video" else folder / "SEED-Bench-image"
-        prompt = "\n".join([question, *lines]) + LETTER
-        found.append(PublishedQuestion(prompt, columns, (place / name,), video=kind == "video"))
-    return found
-
-
 def read_mmvet(folder: Path) -> list[PublishedQuestion]:
     """``mm-vet.json``: {id: {imagename, question, answer, capability}}; lmms-eval's demand to reason stands first."""
     path = folder / "mm-vet.json"
     found = []
-    for number, row in _mapping(path).items():
+    for number, row in read_mapping(path).items():
         image, question, answer, tags = fields(
             row, ("imagename", "question", "answer", "capability"), path
         )
@@ -180,49 +175,32 @@ def _only(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def _list(path: Path, key: str) -> list[Any]:
-    content = read_json_file(path)
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        raise DataError(f"{path} has no list '{key}'; put the published file there.")
-    return list(content[key])
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    content = read_json_file(path)
-    if not isinstance(content, dict):
-        raise DataError(f"{path} is no object of questions by id; put the published file there.")
-    return content
-
-
 IMAGE_BENCHMARKS = (
     PublishedBenchmark(
         "vqav2", "VQAv2 val",
         ("v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json", "val2014"),
-        read_vqav2, "vqav2", remark="the papers submit test-dev; its answers are not public",
+        read_vqav2, remark="the papers submit test-dev; its answers are not public",
     ),
     PublishedBenchmark(
-        "gqa", "GQA test-dev balanced", ("testdev_balanced_questions.json", "images"), read_gqa, "gqa",
+        "gqa", "GQA test-dev balanced", ("testdev_balanced_questions.json", "images"), read_gqa,
     ),
     PublishedBenchmark(
-        "textvqa", "TextVQA val", ("TextVQA_0.5.1_val.json", "train_images"), read_textvqa, "textvqa",
+        "textvqa", "TextVQA val", ("TextVQA_0.5.1_val.json", "train_images"), read_textvqa,
         remark="without OCR tokens in the prompt",
     ),
     PublishedBenchmark(
         "pope", "POPE", (*(f"coco_pope_{setting}.json" for setting in POPE_SETTINGS), "val2014"), read_pope,
-        "pope", max_new_tokens=128,
+        max_new_tokens=128,
     ),
-    PublishedBenchmark("mme", "MME", (MME_FOLDER,), read_mme, "mme"),
+    PublishedBenchmark("mme", "MME", (MME_FOLDER,), read_mme),
     PublishedBenchmark(
-        "seedbench", "SEED-Bench", ("SEED-Bench.json", "SEED-Bench-image"), read_seedbench, "seedbench",
-        remark="questions about videos only where SEED-Bench-video lies there too",
-    ),
-    PublishedBenchmark(
-        "mmvet", "MM-Vet", ("mm-vet.json", "images"), read_mmvet, "open_ended", max_new_tokens=1024,
+        "mmvet", "MM-Vet", ("mm-vet.json", "images"), read_mmvet, max_new_tokens=1024,
         remark="string match; for MM-Vet's own number give mmvet-for-the-judge.json to its evaluator",
     ),
     PublishedBenchmark(
         "ok_vqa", "OK-VQA val",
         ("OpenEnded_mscoco_val2014_questions.json", "mscoco_val2014_annotations.json", "val2014"),
-        read_okvqa, "ok_vqa",
+        read_okvqa,
     ),
+    PublishedBenchmark("vizwiz_vqa", "VizWiz val", ("val.json", "val"), read_vizwiz),
 )  # fmt: skip

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from PIL import Image
 
 from vilau.errors import DataError
 
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
+LETTERS = "ABCDEFGHIJ"
+
+
+# Compared by identity: the bytes are long, and rotations of a question share one object.
+@dataclass(frozen=True, eq=False)
+class EmbeddedPicture:
+    """A picture that lies inside a published table instead of in a file of its own."""
+
+    data: bytes
+    """The encoded picture."""
+    where: str
+    """Table and question, for messages."""
+
+    def open(self) -> Image.Image:
+        """Decode the picture in the mode it has; raises ``DataError`` naming the question."""
+        try:
+            image = Image.open(io.BytesIO(self.data))
+            image.load()
+        except Exception as error:  # Pillow's decoders raise many types for broken bytes
+            raise DataError(
+                f"{self.where} holds a picture that cannot be read ({error}); put the published file there."
+            ) from error
+        return image
 
 
 @dataclass(frozen=True)
@@ -22,30 +48,25 @@ class PublishedQuestion:
     """What the model is asked, with the published ending."""
     row: dict[str, Any]
     """The published columns that its score reads."""
-    media: tuple[Path, ...]
+    media: tuple[Path | EmbeddedPicture, ...]
     """A picture, or the one video that ``video`` says it is."""
     video: bool = False
+    together: str = ""
+    """Neighbours that share it count only together: MME's pairs, MMBench's rotations. Empty: it counts alone."""
 
 
 @dataclass(frozen=True)
 class PublishedBenchmark:
-    """A benchmark, the files it needs, and how they are read.
-
-    ``needs`` are paths under the benchmark's folder. ``scored_as`` names the metric of `vilau.metrics.answers`.
-    """
+    """A benchmark, the files it needs, and how they are read; ``needs`` are paths under its folder."""
 
     name: str
+    """Lmms-eval's, where it has one; `vilau.metrics.answers` knows the score by it."""
     title: str
     needs: tuple[str, ...]
     read: Callable[[Path], list[PublishedQuestion]]
-    scored_as: str
     max_new_tokens: int = 16
     remark: str = ""
     """What a number of it is not."""
-
-    def missing(self, folder: Path) -> list[str]:
-        """The needed paths that are not there."""
-        return [need for need in self.needs if not (folder / need).exists()]
 
 
 def read_json_file(path: Path) -> Any:
@@ -78,7 +99,31 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def fields(row: Any, names: Sequence[str], where: Path) -> list[Any]:
+def read_list(path: Path, key: str) -> list[Any]:
+    """Return the list that a JSON file holds under a key; raises ``DataError`` naming both."""
+    content = read_json_file(path)
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise DataError(f"{path} has no list '{key}'; put the published file there.")
+    return list(content[key])
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return the questions by id that a JSON file holds; raises ``DataError`` naming it."""
+    content = read_json_file(path)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no object of questions by id; put the published file there.")
+    return content
+
+
+def lettered(options: Iterable[str]) -> str:
+    """Return options as lines ``A. ...``, ``B. ...``."""
+    # Options beyond the last letter would be left out in silence: the readers count them first.
+    return "\n".join(
+        f"{letter}. {option}" for letter, option in zip(LETTERS, options, strict=False)
+    )
+
+
+def fields(row: Any, names: Sequence[str], where: Path | str) -> list[Any]:
     """Return some fields of a row; raises ``DataError`` naming the file where one is missing."""
     if not isinstance(row, dict) or any(name not in row for name in names):
         held = ", ".join(row) if isinstance(row, dict) else type(row).__name__

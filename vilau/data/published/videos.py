@@ -56,7 +56,7 @@ def _video(folder: Path, name: str) -> Path:
 
 NEEDS = ("test_q.json", "test_a.json", "videos")
 VIDEO_BENCHMARKS = tuple(
-    PublishedBenchmark(name, title, NEEDS, read, "video_qa", max_new_tokens=64, remark=REMARK)
+    PublishedBenchmark(name, title, NEEDS, read, max_new_tokens=64, remark=REMARK)
     for name, title, read in (
         ("msvd_qa", "MSVD-QA", read_video_qa),
         ("msrvtt_qa", "MSRVTT-QA", read_video_qa),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vilau.data.published.choices import ROTATION
 from vilau.data.twins.questions import Asked, Place
 from vilau.world.choices import (
     LETTERS,
@@ -19,9 +20,6 @@ from vilau.world.clips import Clip
 from vilau.world.exam import LETTER_ENDING
 from vilau.world.families import Question
 from vilau.world.scene import Scene
-
-ROTATION = 1_000_000
-"""MMBench: question i with its options moved on k places has the index i + k * ROTATION."""
 
 
 def ask_seedbench(place: Place, turn: int, index: int) -> list[Asked]:

@@ -21,7 +21,8 @@ from vilau.world.scene import Scene, stream_rng
 from vilau.world.skill_prompts import can_show, skill_prompts
 
 GENAI, MJHQ, VBENCH = "world_genai", "world_mjhq", "world_vbench"
-DRAWN = (GENAI, MJHQ, VBENCH)
+DRAWN = {GENAI: "genai", MJHQ: "mjhq", VBENCH: "vbench"}
+"""Twins by name, with the published benchmark each stands for."""
 NUM_RANDOM = 20
 """Random scenes by which each prompt is judged too."""
 MAX_BARREN = 2000

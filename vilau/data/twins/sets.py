@@ -44,6 +44,7 @@ class Twin:
     """One twin: how it asks, and the level it needs where that is not the model's own."""
 
     stands_for: str
+    """The published benchmark's name."""
     ask: Callable[[Place, int], Ask]
     """Takes the place and how many training scenes may be counted."""
     level: str | None = None
@@ -60,16 +61,16 @@ def _video(name: str, *families: str, **settings: int | tuple[int, int]) -> Twin
 
 
 TWINS: dict[str, Twin] = {
-    "world_vqav2": Twin("VQAv2", _fixed(ask_vqav2)),
-    "world_gqa": Twin("GQA", _fixed(ask_gqa)),
-    "world_textvqa": Twin("TextVQA", _fixed(ask_textvqa), level="hard"),
-    "world_pope": Twin("POPE", pope_asker, level="skew"),
-    "world_mme": Twin("MME", _fixed(ask_mme)),
-    "world_seedbench": Twin("SEED-Bench", _fixed(ask_seedbench), video=True),
-    "world_mmvet": Twin("MM-Vet", _fixed(ask_mmvet)),
-    "world_mmbench": Twin("MMBench", _fixed(ask_mmbench)),
-    "world_scienceqa": Twin("ScienceQA", _fixed(ask_scienceqa)),
-    "world_ok_vqa": Twin("OK-VQA", _fixed(ask_okvqa)),
+    "world_vqav2": Twin("vqav2", _fixed(ask_vqav2)),
+    "world_gqa": Twin("gqa", _fixed(ask_gqa)),
+    "world_textvqa": Twin("textvqa", _fixed(ask_textvqa), level="hard"),
+    "world_pope": Twin("pope", pope_asker, level="skew"),
+    "world_mme": Twin("mme", _fixed(ask_mme)),
+    "world_seedbench": Twin("seedbench", _fixed(ask_seedbench), video=True),
+    "world_mmvet": Twin("mmvet", _fixed(ask_mmvet)),
+    "world_mmbench": Twin("mmbench", _fixed(ask_mmbench)),
+    "world_scienceqa": Twin("scienceqa_img", _fixed(ask_scienceqa)),
+    "world_ok_vqa": Twin("ok_vqa", _fixed(ask_okvqa)),
     "world_msvd_qa": _video("msvd_qa", "motion", "direction", "attribute", num_objects=(1, 1)),
     "world_msrvtt_qa": _video("msrvtt_qa", "motion", "direction", "speed", "temporal", "number"),
     "world_tgif_qa": _video("tgif_qa", "attribute", "motion", "repetition"),

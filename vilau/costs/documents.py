@@ -1,0 +1,62 @@
+"""The documents that a language model is trained on: how often each form comes, and how long it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vilau.costs.config import Config, argument, arguments, class_of
+
+TEXT_TOKENS = 40
+"""Text of a pair with the prompt around it."""
+TURN_TOKENS = 20
+"""A question with its answer and the words around them."""
+ANSWER_TOKENS = 4
+"""The answer alone."""
+EXAM_TOKENS = 35
+"""A question in the form of a published benchmark, its options included."""
+CLIP_FRAMES = 8
+"""Default of ``ClipSpec.num_frames``."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """One form of document: how often, how many images, and how many words it holds, learns and draws after."""
+
+    share: float
+    images: int
+    text: float
+    targets: float
+    drawn: bool = False
+
+
+def document_forms(config: Config) -> list[Form]:
+    """The forms of pretraining's and fine-tuning's documents."""
+    clips = arguments(config, "data").get("clips") or {}
+    frames = clips.get("seen_frames") or clips.get("num_frames", CLIP_FRAMES)
+    if class_of(config, "model").endswith("SupervisedFineTuning"):
+        turns, video = (
+            argument(config, "data", name) for name in ("turns_per_image", "video_share")
+        )
+        draw = argument(config, "data", "drawing_share") * (1 - video)
+        exam = argument(config, "data", "exam_share")
+        text = ((1 - exam) * TURN_TOKENS + exam * EXAM_TOKENS) * turns
+        targets = ANSWER_TOKENS * turns
+        return [
+            Form(1 - draw - video, 1, text, targets),
+            Form(video, frames, TURN_TOKENS * turns, targets),
+            Form(draw, 1, TEXT_TOKENS, 1, drawn=True),
+        ]
+    several = argument(config, "data", "interleaved_images")
+    forms = [
+        Form(argument(config, "data", "image_to_text_share"), 1, TEXT_TOKENS, TEXT_TOKENS),
+        Form(argument(config, "data", "text_to_image_share"), 1, TEXT_TOKENS, 1, drawn=True),
+        Form(argument(config, "data", "text_to_video_share"), frames, TEXT_TOKENS, 1, drawn=True),
+        Form(
+            argument(config, "data", "interleaved_share"),
+            several,
+            several * TEXT_TOKENS,
+            several * TEXT_TOKENS,
+        ),
+    ]
+    bare = max(0.0, 1 - sum(form.share for form in forms))
+    return [*forms, Form(bare, 0, TEXT_TOKENS, TEXT_TOKENS)]
