@@ -7,6 +7,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.callbacks.toys import Mute, Toy, image_batch, loader, trainer
+from vilau.callbacks.category_fid import CategoryFID
 from vilau.callbacks.codebook_usage import CodebookUsage
 from vilau.callbacks.generation_fid import GenerationFID
 from vilau.callbacks.image_grid import ImageGrid
@@ -55,6 +56,9 @@ def test_reconstruction_fid(tmp_path, drawn) -> None:
     assert passport.num_samples == 48
     assert "world features" in passport.features
     assert "no crop, to 64 by antialiased bilinear resize" in passport.details
+    lacking = f"; covariance lacks rank: 48 images for {callback.whole.distance.inception.num_features} features"
+    assert passport.details.endswith(lacking)
+    assert callback.passports["val/psnr"].details == ""
     assert "verifier" in callback.passports["val/recon_scene_exact"].features
     assert callback.passports.keys() == values.keys()
     # A second round starts anew and says the same.
@@ -83,6 +87,7 @@ def test_missing_weights_are_named_before_the_run(tmp_path, drawn, monkeypatch) 
         (ReconstructionFID(features="inception"), "weights-inception"),
         (ReconstructionFID(lpips="alex"), "alexnet-owt"),
         (GenerationFID(features="inception"), "weights-inception"),
+        (CategoryFID(weights=str(tmp_path / "none")), "none holds no weights"),
     ):
         with pytest.raises(CheckpointError, match=file):
             trainer(tmp_path, callback).validate(

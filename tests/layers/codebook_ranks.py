@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from vilau.layers.quantize import ResidualQuantizer
 
-D, K, Z, STEPS = 3, 24, 6, 3
+D, K, Z, STEPS, PARTS = 3, 24, 6, 3, 3
 CASES: dict[str, dict[str, object]] = {
     "published": {},
     "no restarts": {"restart_unused_codes": False},
@@ -23,6 +24,12 @@ CASES: dict[str, dict[str, object]] = {
     "from data": {"initialisation": "data"},
     "each from data": {"initialisation": "data", "shared_codebook": False},
 }
+ACCUMULATED: dict[str, dict[str, object]] = {
+    "once per step": {"update": "per_step"},
+    "a codebook per depth": {"shared_codebook": False},
+    "by gradient": {"learning": "gradient"},
+}
+"""Cases that learn from several parts of a step."""
 SPLITS = {"even": (20, 20), "uneven": (31, 9), "fewer than codes": (4, 7), "one without": (0, 40)}
 
 
@@ -54,6 +61,26 @@ def train(case: str, inputs: list[Tensor], *, seed: int, world: int = 1) -> dict
     return found | layer.state_dict()
 
 
+def cut(split: str, parts: int) -> list[list[list[Tensor]]]:
+    """``batches`` in ``[step][part][rank]``: a part of the whole batch is one of each rank's."""
+    return [
+        list(zip(*(x.tensor_split(parts) for x in step), strict=True)) for step in batches(split)
+    ]
+
+
+def accumulate(case: str, inputs: Sequence[Sequence[Tensor]], *, seed: int) -> dict[str, Tensor]:
+    """State and codes after a few steps of accumulated parts: ``inputs[step][part]``."""
+    torch.manual_seed(0)
+    layer = ResidualQuantizer(depth=D, codebook_size=K, width=Z, decay=0.5, **ACCUMULATED[case])  # type: ignore[arg-type]
+    found = {}
+    for step, parts in enumerate(inputs):
+        torch.manual_seed(100 * seed + step)
+        for number, x in enumerate(parts):
+            with layer.part(more_follow=number < len(parts) - 1):
+                found[f"codes {step} {number}"] = layer(x).codes
+    return found | layer.state_dict()
+
+
 def messages(case: str) -> int:
     """How many sums over ranks one training pass takes."""
     layer = ResidualQuantizer(depth=D, codebook_size=K, width=Z, **CASES[case]).train()  # type: ignore[arg-type]
@@ -73,6 +100,10 @@ def work(rank: int, folder: Path, port: int) -> None:
             inputs = [step[rank] for step in batches(split)]
             # Rank 1's own random numbers are others: nothing may depend on them.
             found[f"{case}, {split}"] = train(case, inputs, seed=rank, world=2)
+    for case in ACCUMULATED:
+        for split in SPLITS:
+            own = [[part[rank] for part in step] for step in cut(split, PARTS)]
+            found[f"{case}, {split}, in parts"] = accumulate(case, own, seed=rank)
     counts = ("published", "once per step", "a codebook per depth")
     found["messages"] = {case: torch.tensor(messages(case)) for case in counts}
     torch.save(found, folder / f"rank{rank}.pt")

@@ -36,12 +36,19 @@ TOWERS: dict[str, dict[str, Any]] = {
         "entropy_weight": 0.5,
     },
 }
+IN_PARTS = {"quantizer": tiny.quantizer(update="per_step", decay=0.5), "contrastive_weight": 0.0}
 FOLDED = {"even": (3, 3), "uneven": (5, 1), "one without": (0, 6)}
 ENTROPY_ROWS = 20
 
 
 def accumulated(kind: str) -> int:
-    return 2 if kind == "parts" else 1
+    return 2 if kind in ("parts", "in parts") else 1
+
+
+def joined(batches: list[ImageTextBatch]) -> list[ImageTextBatch]:
+    """Each two batches as one."""
+    pairs = zip(batches[::2], batches[1::2], strict=True)
+    return [ImageTextBatch(torch.cat([a.images, b.images]), [*a.texts, *b.texts]) for a, b in pairs]
 
 
 def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[ImageTextBatch]]:
@@ -53,7 +60,7 @@ def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[ImageTextBatc
         torch.manual_seed(0)
         module = TowerTraining(
             source, decoder=tiny.decoder(), perceptual_weight=0.0, freeze_text=False,
-            optimizer=tiny.optimizer(), **TOWERS[kind],
+            optimizer=tiny.optimizer(), **{**TOWERS, "in parts": IN_PARTS}[kind],
         )  # fmt: skip
     count = STEPS * accumulated(kind)
     return module, [known(tiny.pairs(8, seed=seed)) for seed in range(count)]
@@ -86,7 +93,7 @@ def work(rank: int, folder: Path, port: int) -> None:
         NODE_RANK="0", LOCAL_RANK=str(rank),
     )  # fmt: skip
     torch.set_num_threads(1)
-    kinds = (*CLIPS, *TOWERS)
+    kinds = (*CLIPS, *TOWERS, "in parts")
     # Built before the processes know one another: of several, only rank 0 writes folders.
     built = {kind: module_and_batches(kind, folder / f"{kind}{rank}") for kind in kinds}
     found: dict[str, Any] = {}

@@ -38,6 +38,7 @@ def test_logs_the_cosine_and_the_ratio_of_the_two_gradients(tmp_path):
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_measuring_changes_nothing_of_the_training(tmp_path, accumulate):
     parts = {"alignment": AlignmentConfig(negatives="micro_batch")}
+    parts["quantizer"] = tiny.quantizer(update="per_step")
     plain, measured = toys.tower(tmp_path, **parts), toys.ablation(tmp_path, **parts)
     runs = [
         toys.fit(

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.training import start_ranks, toys
-from tests.training.start_ranks import CLIPS, FOLDED, TOWERS
+from tests.training.start_ranks import CLIPS, FOLDED, TOWERS, joined
 from vilau.errors import ConfigError
 
 
@@ -56,6 +56,13 @@ def test_a_siglip_sees_the_texts_of_all_ranks(ranks, tmp_path, kind):
 
 
 @pytest.mark.multi_rank
+def test_codes_learn_from_the_parts_of_all_ranks_as_from_one_batch(ranks, tmp_path):
+    module, batches = start_ranks.module_and_batches("in parts", tmp_path)
+    recorder = toys.fit(module, toys.ToyData(joined(batches)), start_ranks.STEPS)
+    compare(ranks, "in parts", module, recorder, [])
+
+
+@pytest.mark.multi_rank
 @pytest.mark.parametrize("kind", TOWERS)
 def test_codes_learn_in_training_as_with_the_whole_batch(ranks, tmp_path, kind):
     module, recorder = alone(kind, tmp_path)
@@ -96,15 +103,6 @@ def test_a_siglip_refuses_parts_that_do_not_know_one_another(tmp_path):
         ConfigError, match="alignment.negatives is step.*write alignment.negatives: micro_batch"
     ):
         toys.fit(toys.clip(tmp_path), toys.pair_data(), 1, accumulate_grad_batches=2)  # fmt: skip
-
-
-def test_a_tower_says_that_codes_learn_from_parts(tmp_path):
-    settings = {"alignment": {"negatives": "micro_batch"}}
-    with pytest.warns(
-        UserWarning,
-        match=r"accumulate_grad_batches is 2: codes learn .* quantizer\.decay: 0\.995\.",
-    ):
-        toys.fit(toys.tower(tmp_path, **settings), toys.pair_data(), 1, accumulate_grad_batches=2)
 
 
 def test_a_siglip_learns_from_softmax_too(tmp_path):

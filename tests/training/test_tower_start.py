@@ -110,9 +110,10 @@ def test_accumulation_is_refused_where_texts_of_the_whole_step_are_asked_for(tmp
     fit = {"accumulate_grad_batches": 2}
     with pytest.raises(ConfigError, match="accumulate_grad_batches is 2.*negatives: micro_batch"):
         toys.fit(toys.tower(tmp_path), toys.pair_data(), 1, **fit)
-    toys.fit(toys.tower(tmp_path, contrastive_weight=0.0), toys.pair_data(), 1, **fit)
+    book = {"quantizer": tiny.quantizer(update="per_step")}
+    toys.fit(toys.tower(tmp_path, contrastive_weight=0.0, **book), toys.pair_data(), 1, **fit)
     parts = AlignmentConfig(negatives="micro_batch")
-    toys.fit(toys.tower(tmp_path, alignment=parts), toys.pair_data(), 1, **fit)
+    toys.fit(toys.tower(tmp_path, alignment=parts, **book), toys.pair_data(), 1, **fit)
 
 
 @pytest.mark.parametrize(

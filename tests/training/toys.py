@@ -91,7 +91,8 @@ def tower(folder: Path, kind: type[TowerTraining] = TowerTraining, **changes: An
     source = tiny.siglip_folder(folder / "siglip")
     torch.manual_seed(0)
     settings = {"perceptual_weight": 0.0, "optimizer": tiny.optimizer(), **changes}
-    return kind(source, tiny.quantizer(), tiny.decoder(), **settings)
+    quantizer = settings.pop("quantizer", tiny.quantizer())
+    return kind(source, quantizer, tiny.decoder(), **settings)
 
 
 def ablation(folder: Path, **changes: Any) -> ContrastiveAblation:

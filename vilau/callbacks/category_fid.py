@@ -7,6 +7,7 @@ import lightning.pytorch as pl
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.errors import DataError
 from vilau.metrics.category_frechet import CategoryFrechet
+from vilau.metrics.frechet import FrechetDistance
 from vilau.metrics.passport import SetFingerprint
 from vilau.types import DrawingOutput, Passport, PromptBatch, Rebuilds
 
@@ -37,9 +38,14 @@ class CategoryFID(MeasuringCallback):
     def __init__(self, weights: str | None = None) -> None:
         super().__init__()
         self.weights = weights
+        self.features: FrechetDistance | None = None
         self.distances: CategoryFrechet | None = None
         self.categories: tuple[str, ...] = ()
         self.prompts, self.real = SetFingerprint(), SetFingerprint()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Load the feature network before anything is drawn: a file may be missing."""
+        self.features = self.features or FrechetDistance("world", self.weights)
 
     def begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Forget the last pictures."""
@@ -66,7 +72,7 @@ class CategoryFID(MeasuringCallback):
             )
         if self.distances is None:
             sets = (*AGAINST.values(), REAL)
-            self.distances = CategoryFrechet(sets, batch.categories, self.weights)
+            self.distances = CategoryFrechet(sets, batch.categories, self.features)
             self.distances.to(pl_module.device)
         categories = [skills[0] for skills in batch.skills]
         real, other = batch.references.chunk(2)

@@ -93,6 +93,7 @@ class Reconstructions:
             metric = back_end("FrechetInceptionDistance")
             features = self.distance.features_name
             details = f"uint8 {what} against their own originals; {self.distance.preparation}"
+            details += self.distance.shortage(count, count)
         elif name == "psnr":
             metric, features, details = "PSNR (vilau, mean over images)", "", ""
         elif name == "ssim":

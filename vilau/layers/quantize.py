@@ -4,18 +4,21 @@ B images, P positions, N = B * P vectors, Z code width, D residual depth, K code
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vilau.errors import ConfigError
 from vilau.layers.code_entropy import code_entropy
 from vilau.layers.codebook import Codebook, EmaCodebook, GradientCodebook, update_codebooks
 from vilau.layers.gram import GramSearch
 from vilau.layers.nearest import full_float32, nearest, nearest_as_published
+from vilau.layers.parts import Parts, Step
 from vilau.layers.ranks import GlobalRows
 
 
@@ -36,19 +39,6 @@ class Quantized:
     whose gradient moves the codes; None where averages move them."""
     entropy_loss: Tensor | None = None
     """Scalar: mean over depths of ``code_entropy``, in nats; None where it is off."""
-
-
-class _Step(NamedTuple):
-    """One residual depth of N vectors."""
-
-    before: Tensor
-    """``(N, Z)``: what was left for this depth."""
-    codes: Tensor
-    """``(N,)``."""
-    vectors: Tensor
-    """``(N, Z)``: those of the codes, as they were looked up."""
-    after: Tensor
-    """``(N, Z)``: what is left for the next depth."""
 
 
 def _mean_square(difference: Tensor) -> Tensor:
@@ -79,7 +69,8 @@ class ResidualQuantizer(nn.Module):
             depth and is not used at the next restarts there again, so only restarts of the last depth are left.
             Codebooks of their own, and those learnt by gradient, learn once either way.
         initialisation: ``normal`` draws codes from N(0, 1) (published). ``data`` puts random residuals of the
-            first training batch there: of each depth into its own codebook, or into its share of the common one.
+            first training batch there (of its first part, where it comes in accumulated parts: the others are already
+            searched in them): of each depth into its own codebook, or into its share of the common one.
         entropy: compute ``entropy_loss``.
         entropy_temperature: of its soft choices; see ``code_entropy``.
     """
@@ -124,7 +115,7 @@ class ResidualQuantizer(nn.Module):
             self.codebooks = nn.ModuleList(books)
         if initialisation == "data":
             self.register_buffer("initialised", torch.tensor(False))
-        self._gram = GramSearch()
+        self._gram, self.parts = GramSearch(), Parts()
 
     @property
     def overwrites_parameters(self) -> bool:
@@ -148,6 +139,21 @@ class ResidualQuantizer(nn.Module):
         """
         with torch.autocast(features_BPZ.device.type, enabled=False), full_float32():
             return self._quantized(features_BPZ)
+
+    def part(self, *, more_follow: bool) -> AbstractContextManager[None]:
+        """Make a training pass one of the accumulated parts of an optimiser step: codes learn with the last, once.
+
+        All parts search the same codes. These then learn, and restart, as from one pass over the vectors of all, to the
+        rounding of their features; the restarts' random numbers are drawn in the last part. Until then a part's
+        vectors and codes are kept. Raises ``ConfigError`` where a depth searches what the one before has left.
+        """
+        if more_follow and self.training and self.updates_per_depth:
+            raise ConfigError(
+                "quantizer.update is per_depth: each depth searches the codes that the vectors of all accumulated "
+                "parts left at the one before, and a part does not know the next; write quantizer.update: per_step, "
+                "or quantizer.shared_codebook: false."
+            )
+        return self.parts.following(more_follow)
 
     @torch.no_grad()
     def encode(self, features_BPZ: Tensor) -> Tensor:
@@ -204,7 +210,7 @@ class ResidualQuantizer(nn.Module):
     # ---------------------------------------------------------------- the depths, in order
 
     @torch.no_grad()
-    def _walk(self, x_NZ: Tensor, *, learning: bool) -> Iterator[_Step]:
+    def _walk(self, x_NZ: Tensor, *, learning: bool) -> Iterator[Step]:
         """Go through the depths; codebooks that learn do so after a depth, or after the last."""
         where = GlobalRows.of(len(x_NZ), x_NZ.device) if learning else None
         per_depth = learning and self.updates_per_depth
@@ -215,7 +221,7 @@ class ResidualQuantizer(nn.Module):
         for d in range(self.depth):
             code_N = known[:, d] if known is not None else self._nearest(residual, d)
             vectors = self.book(d).weight[code_N].to(x_NZ.dtype)
-            step = _Step(residual, code_N, vectors, residual - vectors)
+            step = Step(residual, code_N, vectors, residual - vectors)
             if per_depth:
                 self._gram.forget()
                 self.book(0).update(residual.float(), code_N, where)
@@ -241,10 +247,20 @@ class ResidualQuantizer(nn.Module):
             return nearest_as_published(residual_NZ, book.weight.to(residual_NZ.dtype))
         return book.nearest(residual_NZ)
 
-    def _learn(self, steps: list[_Step], where: GlobalRows) -> None:
-        """Update once from all depths."""
+    def _learn(self, steps: list[Step], where: GlobalRows) -> None:
+        """Update once from all depths and, with the last part of an optimiser step, from the parts before it."""
+        residuals, codes = [step.before for step in steps], [step.codes for step in steps]
+        if self.parts.more_follow or len(self.parts):
+            self.parts.add(residuals[0], codes)
+            if self.parts.more_follow:
+                return
+            x_NZ, codes, where = self.parts.take()
+            left = [
+                self.book(d).weight[code_N].to(x_NZ.dtype) for d, code_N in enumerate(codes[:-1])
+            ]
+            residuals = list(accumulate([x_NZ, *left], torch.sub))
         self._gram.forget()
-        vectors, codes = [step.before.float() for step in steps], [step.codes for step in steps]
+        vectors = [residual.float() for residual in residuals]
         if self.shared_codebook:
             all_vectors = torch.stack(vectors, dim=1).flatten(0, 1)
             all_codes = torch.stack(codes, dim=1).flatten()

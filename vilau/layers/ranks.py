@@ -3,6 +3,7 @@
 N rows of this process, M rows asked for, Z width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,11 +38,7 @@ class GlobalRows:
         """Ask all processes how many rows they have; every process must call it."""
         if not many_ranks():
             return cls(count, 0, alone=True)
-        counts = [
-            torch.zeros(1, dtype=torch.int64, device=device) for _ in range(dist.get_world_size())
-        ]
-        dist.all_gather(counts, torch.tensor([count], device=device))
-        numbers = torch.cat(counts).tolist()
+        numbers = [counts[0] for counts in _counts_of_all([count], device)]
         return cls(sum(numbers), sum(numbers[: dist.get_rank()]), alone=False)
 
     def times(self, factor: int) -> "GlobalRows":
@@ -57,6 +54,54 @@ class GlobalRows:
         found_MZ = rows_NZ.new_zeros(len(wanted_M), rows_NZ.shape[1])
         found_MZ[mine_M] = rows_NZ[place_M[mine_M]]
         return found_MZ
+
+
+@dataclass(frozen=True)
+class PartRows(GlobalRows):
+    """``GlobalRows`` of accumulated parts: the rows of a part, of all processes, follow those of the part before.
+
+    A process keeps its own rows part after part, so that they stand in several places of the whole.
+    """
+
+    spans: tuple[tuple[int, int], ...]
+    """Of each part: where this process's rows begin in the whole, and their number."""
+
+    @classmethod
+    def of_parts(cls, counts: Sequence[int], device: torch.device) -> "PartRows":
+        """Ask all processes how many rows they have of each part; every process must call it."""
+        of_all = _counts_of_all(counts, device) if many_ranks() else [list(counts)]
+        rank = dist.get_rank() if many_ranks() else 0
+        spans, total = [], 0
+        for part, count in enumerate(counts):
+            numbers = [theirs[part] for theirs in of_all]
+            spans.append((total + sum(numbers[:rank]), count))
+            total += sum(numbers)
+        return cls(total, spans[0][0], not many_ranks(), tuple(spans))
+
+    def times(self, factor: int) -> "PartRows":
+        """See ``GlobalRows.times``."""
+        spans = tuple((start * factor, count * factor) for start, count in self.spans)
+        return PartRows(self.total * factor, self.start * factor, self.alone, spans)
+
+    def own(self, rows_NZ: Tensor, wanted_M: Tensor) -> Tensor:
+        """See ``GlobalRows.own``."""
+        if self.alone:
+            return super().own(rows_NZ, wanted_M)
+        parts = rows_NZ.split([count for _, count in self.spans])
+        found = [
+            GlobalRows(self.total, start, alone=False).own(part_NZ, wanted_M)
+            for (start, _), part_NZ in zip(self.spans, parts, strict=True)
+        ]
+        return torch.stack(found).sum(dim=0)
+
+
+def _counts_of_all(counts: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Return what each process gives for ``counts``; all give as many."""
+    own = torch.tensor(counts, dtype=torch.int64, device=device)
+    found = [torch.zeros_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(found, own)
+    numbers: list[list[int]] = torch.stack(found).tolist()
+    return numbers
 
 
 class RandomRows:

@@ -17,7 +17,7 @@ class CategoryFrechet(Metric):
     Args:
         sets: names of the image sets.
         categories: names of the categories.
-        weights: a detector's folder; None: the shipped feature network.
+        features: whose feature network to use; None: the shipped one.
 
     Attributes:
         features_name: the feature network with its weights' hash, for a passport.
@@ -30,10 +30,13 @@ class CategoryFrechet(Metric):
     counts: Tensor
 
     def __init__(
-        self, sets: Sequence[str], categories: Sequence[str], weights: str | None = None
+        self,
+        sets: Sequence[str],
+        categories: Sequence[str],
+        features: FrechetDistance | None = None,
     ) -> None:
         super().__init__()
-        distance = FrechetDistance("world", weights)
+        distance = features or FrechetDistance()
         self.network = distance.inception
         self.features_name, self.preparation = distance.features_name, distance.preparation
         self.sets, self.categories = tuple(sets), tuple(categories)

@@ -27,9 +27,9 @@ from vilau.training.optimizers import OptimizerConfig
 from vilau.training.tower_checks import (
     check_frozen,
     check_losses,
+    check_parts,
     check_run,
     check_strategy,
-    warn_of_parts,
 )
 from vilau.training.tower_losses import TowerLosses
 from vilau.training.tower_start import StartConfig, start_tower
@@ -166,7 +166,8 @@ class TowerTraining(TowerLosses):
             return
         negatives = self.alignment.negatives if self.weights["contrastive_weight"] > 0 else None
         check_run(self.trainer, negatives=negatives, adversarial=self.adversary is not None)
-        warn_of_parts(self.trainer, self.tower.config.quantizer)
+        check_parts(self.trainer, self.tower.quantizer, self.weights)
+        self.tower.quantizer.parts.forget()
         # Not before: Lightning refuses clipping and accumulation there, which ``step_both`` sees to.
         self.automatic_optimization = self.adversary is None
 
@@ -212,7 +213,9 @@ class TowerTraining(TowerLosses):
 
     def training_step(self, batch: ImageTextBatch, batch_idx: int) -> Tensor:
         """One step on all losses with a weight above 0."""
-        seen = self.tower(to_float(batch.images))
+        more_follow = self.trainer.fit_loop._should_accumulate()
+        with self.tower.quantizer.part(more_follow=more_follow):
+            seen = self.tower(to_float(batch.images))
         losses = self.loss_terms(seen, batch)
         loss = self.reconstruction_total(losses) + self.contrastive_total(losses)
         if self.adversary is None:

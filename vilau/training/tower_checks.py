@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from vilau.errors import ConfigError
+from vilau.layers.quantize import ResidualQuantizer
 from vilau.models.encoders.names import RANDOM
 from vilau.models.vila_u.config import QuantizerConfig
 from vilau.training.tower_start import StartConfig
@@ -79,14 +80,23 @@ def check_run(trainer: Trainer, *, negatives: str | None, adversarial: bool) -> 
         )
 
 
-def warn_of_parts(trainer: Trainer, quantizer: QuantizerConfig) -> None:
-    """Say that codes learn from each accumulated part by itself: the next part is searched in what the last left."""
+def check_parts(trainer: Trainer, quantizer: ResidualQuantizer, weights: dict[str, float]) -> None:
+    """Refuse codes that cannot learn from accumulated parts as from a whole batch; tell of terms that differ."""
     parts = trainer.accumulate_grad_batches
-    if parts > 1 and (quantizer.learning == "ema" or quantizer.restart_unused_codes):
+    if parts == 1:
+        return
+    accumulated = f"trainer.accumulate_grad_batches is {parts}"
+    if quantizer.training and quantizer.updates_per_depth:
+        raise ConfigError(
+            f"{accumulated}, but quantizer.update is per_depth: each depth searches the codes that the vectors of the "
+            "whole optimiser step left at the one before, of which the accumulated parts do not know one another's; "
+            "write quantizer.update: per_step, or quantizer.shared_codebook: false."
+        )
+    names = ("entropy_weight", "adversarial_weight")
+    if differing := [f"model.{name}" for name in names if weights[name] > 0]:
         rank_zero_warn(
-            f"trainer.accumulate_grad_batches is {parts}: codes learn or restart in each accumulated part, {parts} "
-            "times per optimiser step, so that they are not those of whole batches; for averages that remember as "
-            f"many steps as before write quantizer.decay: {quantizer.decay ** (1 / parts):.4g}."
+            f"{accumulated}: the terms of {' and '.join(differing)} hold averages over a batch, which each "
+            "accumulated part takes over itself, so that they are not those of whole batches."
         )
 
 
