@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import vilau.training
 from vilau.costs import counts, estimate, shown
+from vilau.costs.asked import POPE_MODES, Asked, asked
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
-from vilau.costs.asked import POPE_MODES
 from vilau.costs.modules import MODULES
 from vilau.costs.show import duration, quantity
 from vilau.costs.stage import ZERO_SHOT_CLASSES
@@ -188,12 +188,18 @@ def measured(run: Any, *, samples: int = 1) -> int:
     return counter.get_total_flops() // samples
 
 
-def test_tower_operations_equal_torchs_own_count() -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"multipliers": (1, 2), "attention_grids": (4,)},
+        {"kind": "patch", "multipliers": (1,), "output_patch": 8, "num_layers": 2, "head_size": 40},
+    ],
+    ids=["conv", "patch"],
+)
+def test_tower_operations_equal_torchs_own_count(changes: dict[str, Any]) -> None:
     sizes = SiglipSizes(**{**TINY_SIGLIP, "attention": "eager"})
     quantizer = QuantizerConfig(**TINY_QUANTIZER)
-    decoder = DecoderConfig(
-        **{**TINY_DECODER, "multipliers": (1, 2), "attention_grids": (4,)}  # type: ignore[arg-type]
-    )
+    decoder = DecoderConfig(**{**TINY_DECODER, **changes})
     torch.manual_seed(0)
     tower = VisionTower(TowerConfig(vars(sizes), quantizer, decoder)).eval()
     images = torch.zeros(2, 3, 32, 32)
@@ -482,3 +488,20 @@ def test_needs_no_torch() -> None:
     code = "import vilau.costs, sys; print([m for m in ('torch', 'numpy', 'lightning') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("given", "counted"),
+    [
+        ({"benchmarks": ["pope", "msvd_qa"]}, Asked(9_000, 13_157)),
+        ({"benchmarks": ["seedbench"]}, Asked(14_233, 5_009)),
+        ({"benchmarks": ["seedbench", "mmvet"], "num_questions": 1_000}, Asked(1_218)),
+        ({"benchmarks": ["seedbench"], "num_questions": 15_000}, Asked(14_233, 767)),
+        ({"benchmarks": ["pope", "mmbench"]}, Asked()),
+    ],
+)
+def test_published_questions_are_counted_where_their_number_is_known(
+    given: dict[str, Any], counted: Asked
+) -> None:
+    data = {"class_path": "vilau.data.published_benchmarks.PublishedBenchmarks", "init_args": given}
+    assert asked({"data": data}) == counted

@@ -47,8 +47,8 @@ def built(siglip: str, args: dict[str, Any]) -> TowerTraining:
     }  # fmt: skip
     made = {}
     for key, value in args.items():
-        if key == "decoder":
-            value = value | {"multipliers": (1, 2), "attention_grids": (4,)}  # noqa: PLW2901
+        if key == "decoder":  # lists in a config, tuples in the dataclass
+            value = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}  # noqa: PLW2901
         made[key] = kinds[key](**value) if key in kinds else value
     with torch.device("meta"):
         return TowerTraining(**{"pretrained": siglip, **made})  # type: ignore[arg-type]
@@ -76,6 +76,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "everything": {"adversarial_weight": 0.75, "perceptual_weight": 1.0, "average": {"decay": 0.9}},
     "frozen vision": {"freeze_vision": True},
     "softmax": {"alignment": {"loss": "softmax"}},
+    "patches": {
+        "decoder": {
+            "kind": "patch", "channels": 32, "multipliers": (1,), "z_channels": 24, "output_patch": 8,
+            "num_layers": 2, "num_heads": 4, "head_size": 40,
+        },
+    },
     "codes by gradient": {"quantizer": TINY_QUANTIZER | {"learning": "gradient"}, "average": {}},
     "random": {"start": {"initialisation": "random"}, "freeze_text": False},
     "sizes of its own": {

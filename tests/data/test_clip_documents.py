@@ -12,7 +12,8 @@ import torch
 from tests.data.test_documents import documents, ready, same
 from vilau.data.drawn_clips import ClipSpec, DrawnClips
 from vilau.data.instructions import Instructions
-from vilau.data.mixture import FACTS, MultimodalMixture
+from vilau.data.mixing.batches import FACTS
+from vilau.data.mixture import MultimodalMixture
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import ImageSegment, TextSegment, VideoSegment
@@ -153,7 +154,7 @@ def test_instructions_that_make_no_sense(settings: dict, message: str) -> None:
 
 
 def test_mixtures_that_make_no_sense() -> None:
-    with pytest.raises(ConfigError, match=r"photos holds no clips; write 0\."):
+    with pytest.raises(ConfigError, match=r"photos holds no clips; name some in data.video_path"):
         MultimodalMixture(path="photos", image_to_text_share=0.4, text_to_video_share=0.1)
     with pytest.raises(ConfigError, match="interleaved_images is 1; write at least 2"):
         MultimodalMixture(interleaved_images=1)

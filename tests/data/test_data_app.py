@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import encoded, picture
+from tests.data.test_media_video import gif
 from vilau.apps import data as app
-from vilau.errors import DataError
+from vilau.errors import ConfigError, DataError
 
 
 def call(*arguments: object) -> int:
@@ -101,7 +102,8 @@ def test_the_destination_is_looked_at_first(photos: Path, tmp_path: Path) -> Non
 def test_conversations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.jpg").write_bytes(encoded(picture()))
     turns = '[{"from": "human", "value": "<image> what?"}, {"from": "gpt", "value": "a ramp"}]'
-    rows = f'[{{"image": "a.jpg", "conversations": {turns}}}, {{"conversations": {turns}}}]'
+    bare = turns.replace("<image> ", "")
+    rows = f'[{{"image": "a.jpg", "conversations": {turns}}}, {{"conversations": {bare}}}]'
     (tmp_path / "chat.json").write_text(rows)
     assert call("prepare", tmp_path / "chat.json", tmp_path / "out", "--instructions") == 0
     call("show", tmp_path / "out", "--sheet", tmp_path / "s.png")
@@ -109,6 +111,55 @@ def test_conversations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "kind: instructions" in printed
     assert "40x30 what? | a ramp" in printed
     assert "(no image) what? | a ramp" in printed
+
+
+def test_videos_documents_and_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "v").mkdir()
+    gif(tmp_path / "v" / "a.gif", 5)
+    (tmp_path / "v.csv").write_text("video,caption\na.gif,a box\n")
+    videos = ["--videos", "--video-folder", tmp_path / "v", "--frames", 3]
+    assert call("prepare", tmp_path / "v.csv", tmp_path / "videos", *videos) == 0
+    (tmp_path / "1.jpg").write_bytes(encoded(picture()))
+    image = '{"image_name": "1.jpg", "matched_text_index": 1, "matched_sim": 0.3}'
+    rows = f'{{"text_list": ["a", "b"], "image_info": [{image}, {image}]}}'
+    (tmp_path / "d.jsonl").write_text(rows)
+    limits = ["--interleaved", "--max-images", 1, "--min-similarity", 0.2]
+    assert call("prepare", tmp_path / "d.jsonl", tmp_path / "docs", *limits) == 0
+    assert "1 images left out of their documents: beyond 1 in" in capsys.readouterr().out
+    (tmp_path / "t.txt").write_text("one\n")
+    assert call("prepare", tmp_path / "t.txt", tmp_path / "texts", "--texts") == 0
+    for name in ("videos", "docs", "texts"):
+        call("show", tmp_path / name, "--sheet", tmp_path / f"{name}.png")
+    printed = capsys.readouterr().out
+    assert "0: 16x16x3 a box" in printed
+    assert "0: 40x30 a <image> b" in printed
+    assert "0: (no image) one" in printed
+    with Image.open(tmp_path / "videos.png") as sheet:
+        shades = {sheet.convert("RGB").getpixel((100 * n + 50, 50))[0] for n in range(3)}
+    assert len(shades) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--frames", 4],
+            r"--frames is 4, but it says nothing of samples of kind image_text; leave",
+        ),
+        (
+            ["--texts", "--video-folder", "x"],
+            r"--video-folder is x.* write --videos or --instructions",
+        ),
+        (
+            ["--videos", "--max-images", 2],
+            r"--max-images is 2, .* of kind videos; .* --interleaved\.",
+        ),
+        (["--instructions", "--min-similarity", 0.1], r"--min-similarity is 0.1, .*instructions"),
+    ],
+)
+def test_options_of_another_kind(tmp_path: Path, arguments: list[object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call("prepare", tmp_path, tmp_path / "out", *arguments)
 
 
 def test_the_parser_imports_nothing_heavy() -> None:

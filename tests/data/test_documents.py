@@ -17,7 +17,8 @@ from tests.data.conftest import encoded, picture
 from vilau.data.captions import PromptSpec
 from vilau.data.forms import DESCRIBE
 from vilau.data.instructions import Instructions
-from vilau.data.mixture import FACTS, MultimodalMixture
+from vilau.data.mixing.batches import FACTS
+from vilau.data.mixture import MultimodalMixture
 from vilau.data.preparing.prepare import CONVERSATIONS, Options, prepare
 from vilau.data.sources.forms import find_source
 from vilau.data.world_data import WorldSpec, world_set
@@ -271,9 +272,17 @@ def test_a_users_conversations(tmp_path: Path, own_cache: Path, suffix: str) -> 
     [
         ({"image": "gone.jpg"}, r"conversation 1: its image .*gone.jpg does not exist; complete"),
         (
-            {"image": ["a", "b"]},
-            r"conversation 1 has the image \['a', 'b'\]; write the path of one",
+            {"image": 3},
+            r"conversation 1 has the image 3; write the path of one image file or a list",
         ),
+        ({"image": ["a", 2]}, r"conversation 1 has the image \['a', 2\]; write the path of one"),
+        ({"images": ["a"]}, r"conversation 1 has the image image and images; write"),
+        (
+            {"image": ["0.jpg", "1.jpg"]},
+            r"1 has 1 <image> and 0 <video> marks for 2 images and 0 vid",
+        ),
+        ({"image": None}, r"conversation 1 has 1 <image> and 0 <video> marks for 0 images"),
+        ({"video": "a.mp4"}, r"conversation 1: its video .*a.mp4 does not exist; complete"),
         ({"conversations": "x"}, r"conversation 1 has no list named conversations; add one"),
         (
             {"conversations": [{"from": "system", "value": "x"}]},

@@ -19,7 +19,7 @@ from litdata import StreamingDataset
 from tests.data.conftest import encoded, pack, picture, tree
 from tests.data.crew_jobs import DeadlyUnit, loads_torch, wait_a_little
 from vilau.data.chunks import Chunk, ChunkWriter, Record
-from vilau.data.preparing import listing, parts, prepare
+from vilau.data.preparing import encoding, listing, parts, prepare
 from vilau.data.preparing.parts import being_read
 from vilau.data.preparing.prepare import Options
 from vilau.data.preparing.workers import Crew, WorkerLostError
@@ -97,7 +97,7 @@ def killed(target: Callable[..., None], *arguments: object) -> None:
 
 
 def _die_at_image(source: Path, folder: Path, number: int) -> None:
-    left, real = [number], parts.storable
+    left, real = [number], encoding.storable
 
     def storable(*arguments: object, **more: object) -> bytes:
         left[0] -= 1
@@ -105,7 +105,7 @@ def _die_at_image(source: Path, folder: Path, number: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         return real(*arguments, **more)
 
-    parts.storable = storable
+    encoding.storable = storable
     prepared(source, folder)
 
 

@@ -175,6 +175,21 @@ def test_what_the_layout_has_no_field_for_is_written_beside(tmp_path):
     assert tower_config["vilau"] == {"norm_groups": 8, "output_patch": 2, "attention": "lean"}
 
 
+def test_a_decoder_that_the_layout_does_not_know_comes_back(tmp_path):
+    decoder = tiny.decoder(
+        kind="patch", multipliers=(1,), num_res_blocks=0, output_patch=4, num_layers=2,
+        num_heads=2, head_size=24,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    tower = VisionTower(TowerConfig(dict(vars(tiny.sizes())), tiny.quantizer(), decoder))
+    model = VilaU.start(tower, tiny.language(), tiny.head(), tiny.PROMPT).eval()
+    vilau.export(model, tmp_path)
+    again = vilau.load(tmp_path)
+    assert again.tokenizer.config.decoder == decoder
+    assert same_state(model, again)
+    same_work(model, again, tiny.SIDE)
+
+
 def test_the_decoder_of_the_384_model_comes_back(tmp_path):
     sizes = tiny.sizes(image_size=20)  # 5 x 5 cells
     decoder = tiny.decoder(latent_grid=4, attention_grids=(4, 8))

@@ -141,6 +141,25 @@ def test_a_trained_decoder_must_reach_the_image_size(tmp_path, decoder, message)
     assert built.config.siglip["tokenizer"] == "world-tokenizer"
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "patches"}, "decoder.kind is 'patches'; write conv or patch"),
+        (
+            {"kind": "patch"},
+            r"multipliers is \[1, 1, 2\], but a decoder of kind patch has one level",
+        ),
+        (
+            {"kind": "patch", "multipliers": (1,), "num_heads": 3},
+            "num_heads is 3, which does not divide decoder.channels 8; write a divisor of 8",
+        ),
+    ],
+)
+def test_decoders_that_make_no_sense(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        tiny.decoder(**changes)
+
+
 def test_groups_must_divide_channels():
     with pytest.raises(ConfigError, match=r"norm_groups is 32.*48 channels \(48 x 1\); write 16"):
         DecoderConfig(channels=48)

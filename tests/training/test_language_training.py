@@ -156,7 +156,7 @@ def test_codes_are_standardised_once_before_the_first_step(tmp_path, monkeypatch
     module = toys.pretraining(tmp_path, standardise_codes=True)
     steps = []
     monkeypatch.setattr(
-        module.model, "standardise_codes", lambda images: steps.append(module.global_step)
+        module.model, "standardise_codes", lambda *_: steps.append(module.global_step)
     )
     toys.fit(module, toys.multimodal_data(), 3)
     assert steps == [0]

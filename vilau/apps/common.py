@@ -54,6 +54,11 @@ def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
     """Add the model or tower and how it is opened."""
     tower = name == "tower"
     parser.add_argument(name, metavar=name.upper(), help=TOWER_HELP if tower else MODEL_HELP)
+    add_opening(parser)
+
+
+def add_opening(parser: argparse.ArgumentParser) -> None:
+    """Add how a model or tower is opened."""
     parser.add_argument(
         "--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)"
     )

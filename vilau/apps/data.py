@@ -1,20 +1,17 @@
-"""``vilau data prepare SRC DST`` and ``vilau data show DST``: user data into shards, and a look."""
+"""``vilau data prepare SRC DST``, ``data tokenize`` and ``data show``: user data into shards, codes, and a look."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import random
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from vilau.apps import show_data, tokenize
+
 if TYPE_CHECKING:
     from vilau.data.preparing.prepare import Options
-    from vilau.data.shards import Record, ShardSet
-
-SHOWN = 400
-"""Characters of a sample's captions that are printed."""
+    from vilau.data.sources.documents import DocumentLimits
 
 
 def add_parser(subparsers: Any) -> None:
@@ -24,11 +21,13 @@ def add_parser(subparsers: Any) -> None:
 
     prepare = verbs.add_parser(
         "prepare",
-        help="turn images with captions, classes or conversations into shards",
+        help="turn images with captions, conversations, videos, web documents or texts into shards",
         description="SRC: a folder of images with captions (a.jpg and a.txt, or metadata.csv or "
         ".jsonl), what img2dataset wrote (tars, files or parquet), a csv, tsv, jsonl or parquet table, "
         "parquet files with images inside, WebDataset tars, ImageNet, a litdata folder, (with "
-        "--classes) a folder of images per class, or (with --instructions) a LLaVA-style json file. "
+        "--classes) a folder of images per class, (with --instructions) a LLaVA-style json file, (with "
+        "--videos) a table of videos and captions, (with --interleaved) MMC4's jsonl files, or (with --texts) "
+        "txt or jsonl files. "
         "What a run that was stopped had finished is kept: the same command goes on from there.",
     )
     prepare.add_argument(
@@ -40,7 +39,20 @@ def add_parser(subparsers: Any) -> None:
     form.add_argument(
         "--classes", action="store_true", help="SRC holds a folder of images per class (zero-shot)"
     )
-    prepare.add_argument("--image-folder", help="where the image paths in a table begin")
+    form.add_argument(
+        "--videos", action="store_true", help="SRC is a table of videos and captions (OpenVid)"
+    )
+    form.add_argument(
+        "--interleaved", action="store_true", help="SRC holds documents with images inside (MMC4)"
+    )
+    form.add_argument("--texts", action="store_true", help="SRC holds text alone")
+    prepare.add_argument(
+        "--image-folder", help="where the image paths in SRC begin (--interleaved: or the tars lie)"
+    )
+    prepare.add_argument("--video-folder", help="where the paths of videos begin")
+    prepare.add_argument(
+        "--frames", type=int, metavar="N", help="frames to keep of a video (default 8)"
+    )
     size = prepare.add_mutually_exclusive_group()
     size.add_argument("--image-size", type=int, help="shrink the short side to so many pixels")
     size.add_argument("--keep", action="store_true", help="keep images as they are (default)")
@@ -53,11 +65,9 @@ def add_parser(subparsers: Any) -> None:
     )
     _add_filters(prepare)
 
-    show = verbs.add_parser("show", help="print what a shard folder holds")
-    show.add_argument("dst", metavar="DST", help="a folder written by prepare")
-    show.add_argument("--verify", action="store_true", help="compare every file's SHA-256 sum")
-    show.add_argument("--sheet", metavar="PNG", help="write a contact sheet of the first samples")
-    show.add_argument("--samples", type=int, default=8, help="captions to print (default 8)")
+    tokenize.add_parser(verbs)
+
+    show_data.add_parser(verbs)
 
 
 def _add_filters(prepare: argparse.ArgumentParser) -> None:
@@ -87,18 +97,31 @@ def _add_filters(prepare: argparse.ArgumentParser) -> None:
         help="keep samples of which this holds (>=, <=, >, <, ==, !=); may be given several times",
     )
     filters.add_argument(
+        "--max-images",
+        type=int,
+        metavar="N",
+        help="images of a web document (default 6, the first)",
+    )
+    filters.add_argument(
+        "--min-similarity",
+        type=float,
+        metavar="COSINE",
+        help="matched_sim of an image in a web document (default: any)",
+    )
+    filters.add_argument(
         "--keep-empty-captions", action="store_true", help="keep images whose caption is empty"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; returns the exit code. Raises the errors of ``vilau.errors``."""
-    return _prepare(args) if args.data_verb == "prepare" else _show(args)
+    verbs = {"prepare": _prepare, "tokenize": tokenize.run, "show": show_data.run}
+    return verbs[args.data_verb](args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
     # Imported here: the data rooms load torch, and the command line must answer at once.
-    from vilau.data.preparing.prepare import CLASSES, CONVERSATIONS, PAIRS, prepare, unfinished
+    from vilau.data.preparing.prepare import prepare, unfinished
     from vilau.data.shards import MANIFEST, refuse_existing
     from vilau.data.sources.forms import find_source
     from vilau.errors import DataError
@@ -106,10 +129,16 @@ def _prepare(args: argparse.Namespace) -> int:
     folder = Path(args.dst).expanduser()
     if not (folder / MANIFEST).exists():
         refuse_existing(folder)
-    kind = CONVERSATIONS if args.instructions else CLASSES if args.classes else PAIRS
+    kind = _kind(args)
     options = _options(args)
     options.check(kind=kind)
-    source = find_source(args.src, kind=kind, image_folder=args.image_folder)
+    source = find_source(
+        args.src,
+        kind=kind,
+        image_folder=args.image_folder,
+        video_folder=args.video_folder,
+        limits=_limits(args),
+    )
     try:
         result = prepare(source, folder, options, kind=kind)
     except (KeyboardInterrupt, DataError):
@@ -121,7 +150,43 @@ def _prepare(args: argparse.Namespace) -> int:
     return 0
 
 
+def _kind(args: argparse.Namespace) -> str:
+    """The kind of sample that is asked for; raises ``ConfigError`` for an option of another."""
+    from vilau.data.sources import forms
+    from vilau.errors import ConfigError
+
+    asked = {
+        forms.CONVERSATIONS: args.instructions,
+        forms.CLASSES: args.classes,
+        forms.VIDEOS: args.videos,
+        forms.INTERLEAVED: args.interleaved,
+        forms.TEXTS: args.texts,
+    }
+    kind = next((kind for kind, given in asked.items() if given), forms.PAIRS)
+    clips, documents = (forms.VIDEOS, forms.CONVERSATIONS), (forms.INTERLEAVED,)
+    for name, given, of in (
+        ("--video-folder", args.video_folder, clips),
+        ("--frames", args.frames, clips),
+        ("--max-images", args.max_images, documents),
+        ("--min-similarity", args.min_similarity, documents),
+    ):
+        if given is not None and kind not in of:
+            raise ConfigError(
+                f"{name} is {given}, but it says nothing of samples of kind {kind}; leave it out, or write "
+                f"{' or '.join('--' + one for one in of)}."
+            )
+    return kind
+
+
+def _limits(args: argparse.Namespace) -> DocumentLimits:
+    from vilau.data.sources.documents import LIMITS, DocumentLimits
+
+    most = LIMITS.max_images if args.max_images is None else args.max_images
+    return DocumentLimits(most, args.min_similarity)
+
+
 def _options(args: argparse.Namespace) -> Options:
+    from vilau.data.media.video import NUM_FRAMES
     from vilau.data.preparing.filters import Filters
     from vilau.data.preparing.prepare import Options
 
@@ -132,6 +197,7 @@ def _options(args: argparse.Namespace) -> Options:
         workers=args.workers,
         seed=args.seed,
         chunk_bytes=round(args.chunk_megabytes * (1 << 20)),
+        num_frames=NUM_FRAMES if args.frames is None else args.frames,
         filters=Filters(
             min_side=args.min_side,
             max_aspect=args.max_aspect,
@@ -141,58 +207,6 @@ def _options(args: argparse.Namespace) -> Options:
             keep_empty=args.keep_empty_captions,
         ),
     )
-
-
-def _show(args: argparse.Namespace) -> int:
-    # Imported here for the same reason.
-    from vilau.data.preparing.prepare import describe
-    from vilau.data.shards import ShardSet
-
-    shards = ShardSet(Path(args.dst).expanduser())
-    if args.verify:
-        shards.verify()
-    for key, value in describe(shards).items():
-        _print(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
-    if args.verify:
-        _print("all files match their SHA-256 sums")
-    records = shards.read(range(min(args.samples, len(shards))))
-    for index, record in enumerate(records):
-        texts = " | ".join(record.texts)
-        _print(f"{index}: {_size(record)} {texts if len(texts) <= SHOWN else texts[:SHOWN] + '…'}")
-    if args.sheet:
-        _write_sheet(shards, Path(args.sheet))
-        _print(f"contact sheet: {args.sheet}")
-    return 0
-
-
-def _size(record: Record) -> str:
-    from vilau.data.media.images import open_rgb
-
-    if not record.image:
-        return "(no image)"
-    width, height = open_rgb(record.image).size
-    return f"{width}x{height}"
-
-
-def _write_sheet(shards: ShardSet, path: Path, *, columns: int = 8, tile: int = 96) -> None:
-    """Write up to ``columns * columns`` images, each cut to a square of ``tile`` pixels."""
-    step = tile + 4
-    # Imported here for the same reason.
-    from PIL import Image
-
-    from vilau.data.cache import disk_errors
-    from vilau.data.media.images import ImageTransform
-
-    records = shards.read(range(min(columns * columns, len(shards))))
-    images = [record.image for record in records if record.image]
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * step, max(1, rows) * step), "white")
-    transform = ImageTransform(tile)
-    for number, data in enumerate(images):
-        picture = Image.fromarray(transform(data, random.Random(0)))
-        sheet.paste(picture, (number % columns * step, number // columns * step))
-    with disk_errors(path):
-        sheet.save(path)
 
 
 def _print(line: str) -> None:

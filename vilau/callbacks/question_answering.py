@@ -25,7 +25,9 @@ from vilau.metrics.answers import (
     exact_match,
     mean_scores,
     names_on_all_ranks,
+    unjudged,
     vqa_accuracy,
+    without_judge,
 )
 from vilau.metrics.passport import SetFingerprint
 from vilau.metrics.predictions import PREDICTION
@@ -49,7 +51,8 @@ class QuestionAnswering(MeasuringCallback):
     A published benchmark or its twin, whose questions come with ``rows``, is scored by its own rules
     (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/world_seedbench_all``, and
     so on; what else answers its questions by the same rules: ``test/world_mme_perception_chance``,
-    ``_blind`` and ``_ceiling``.
+    ``_blind`` and ``_ceiling``. No judge model is asked: where one belongs (MM-Vet, video questions) strings are
+    compared, and the number is called so: ``test/mmvet_string_match_score``.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
     one file for each), a few with their images to TensorBoard and to ``images``. A row of a
@@ -116,7 +119,7 @@ class QuestionAnswering(MeasuringCallback):
             for kind, answers in said.items():
                 name = f"{benchmark}{kind}"
                 if name not in self.published:
-                    metric = answer_metric(benchmark, self.style)
+                    metric = answer_metric(unjudged(benchmark), self.style)
                     self.published[name] = metric.to(pl_module.device)
                 self.published[name].update_rows(answers, batch.rows)
         else:
@@ -248,12 +251,13 @@ class QuestionAnswering(MeasuringCallback):
             name, _, baseline = key.partition("\t")
             metric = self.published.get(key)
             if metric is None:  # this rank saw none of it, but must take part
-                metric = answer_metric(name, self.style).to(pl_module.device)
+                metric = answer_metric(unjudged(name), self.style).to(pl_module.device)
             questions, count = sets[name]
             details = f"baseline: {baseline}" if baseline else ""
             passport = metric.passport(f"{name} questions {questions}", count, details)
             for score, value in metric.compute().items():
-                full = f"{split}/{name}_{score}" + (f"_{baseline}" if baseline else "")
+                stem = f"{split}/{without_judge(name)}_{score}"
+                full = stem + (f"_{baseline}" if baseline else "")
                 self.report(pl_module, full, value, passport)
 
 

@@ -13,6 +13,15 @@ TWIN_QUESTIONS, TWIN_PROMPTS = 400, 200
 """Defaults of ``TwinBenchmarks.num_questions`` and ``num_prompts``."""
 GENAI_PROMPTS = 376
 """Prompts of GenAI-Bench's twin that levels without parts can show."""
+PUBLISHED_QUESTIONS = {
+    "vqav2": 214_354, "gqa": 12_578, "textvqa": 5_000, "pope": 9_000, "mme": 2_374, "seedbench": 14_233, "mmvet": 218,
+    "ok_vqa": 5_046, "vizwiz_vqa": 4_319, "scienceqa_img": 2_017,
+}  # fmt: skip
+"""Questions about pictures, as the benchmarks were published; MMBench's number hangs on its options."""
+PUBLISHED_CLIP_QUESTIONS = {
+    "seedbench": 5_009, "msvd_qa": 13_157, "msrvtt_qa": 72_821, "tgif_qa": 25_751, "activitynetqa": 8_000,
+}  # fmt: skip
+"""Likewise about clips; TGIF-QA's with all four parts of its test set, of which some papers take one."""
 ABOUT_CLIPS = ("world_msvd_qa", "world_msrvtt_qa", "world_tgif_qa", "world_activitynetqa")
 
 
@@ -38,6 +47,8 @@ def asked(config: Config) -> Asked:
         return Asked(prompts=int(given.get("num_prompts", CAPTION_PROMPTS)))
     if data.endswith("TwinBenchmarks"):
         return _twins(config)
+    if data.endswith("PublishedBenchmarks"):
+        return _published(config)
     if not data.endswith("WorldBenchmarks"):
         return Asked()
     questions = argument(config, "data", "num_questions")
@@ -60,3 +71,21 @@ def _twins(config: Config) -> Asked:
         - sum(name in ("world_mjhq", "world_genai", "world_vbench") for name in names)
     )
     return Asked(each * pictures, each * clips, prompts, drawn * ("world_vbench" in names))
+
+
+def _published(config: Config) -> Asked:
+    """Count published questions; nothing where the number of one benchmark is not known."""
+    given = arguments(config, "data")
+    limit = given.get("num_questions")
+    pictures = clips = 0
+    for name in given.get("benchmarks") or ():
+        about_pictures = PUBLISHED_QUESTIONS.get(name, 0)
+        about_clips = PUBLISHED_CLIP_QUESTIONS.get(name, 0)
+        if not about_pictures + about_clips:
+            return Asked()
+        if limit is not None:
+            # The first are asked, and those about pictures stand first.
+            about_pictures = min(about_pictures, limit)
+            about_clips = min(about_clips, limit - about_pictures)
+        pictures, clips = pictures + about_pictures, clips + about_clips
+    return Asked(pictures, clips)

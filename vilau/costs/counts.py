@@ -178,7 +178,9 @@ def tower(sizes: SiglipSizes, quantizer: QuantizerConfig, decoder: DecoderConfig
 
 
 def pixel_decoder(decoder: DecoderConfig, grid: int) -> Count:
-    """Count a ``ConvDecoder`` that starts from ``grid`` x ``grid`` cells."""
+    """Count a decoder that starts from ``grid`` x ``grid`` cells."""
+    if decoder.kind == "patch":
+        return _patch_decoder(decoder, grid)
     widths = [decoder.channels * multiplier for multiplier in decoder.multipliers]
     before = widths[-1]
     count = convolution(grid, decoder.z_channels, before)
@@ -197,6 +199,26 @@ def pixel_decoder(decoder: DecoderConfig, grid: int) -> Count:
         + norm(grid**2, before)
         + Count(0, 0, before * grid**2)
         + convolution(grid, before, 3 * decoder.output_patch**2)
+    )
+
+
+def _patch_decoder(decoder: DecoderConfig, grid: int) -> Count:
+    cells, width = grid**2, decoder.channels
+    block = (
+        norm(cells, width).times(2)
+        + linear(cells, width, 3 * width)
+        + linear(cells, width, width)
+        # Explicit softmax: both tables of every head are kept, beside query, key and value.
+        + Count(0, 4 * cells**2 * width, 2 * decoder.num_heads * cells**2 + 3 * cells * width)
+        + linear(cells, width, 3 * width)
+        + linear(cells, 3 * width, width)
+    )
+    return (
+        convolution(grid, decoder.z_channels, width, kernel=1)
+        + block.times(decoder.num_layers)
+        + norm(cells, width)
+        + linear(cells, width, decoder.head_size)
+        + linear(cells, decoder.head_size, 3 * decoder.output_patch**2)
     )
 
 

@@ -28,7 +28,7 @@ class Record:
     """One stored sample."""
 
     image: bytes
-    """Encoded PNG or JPEG; empty for a text-only sample."""
+    """Encoded PNG or JPEG; empty for a text-only sample; in a tokenized set the codes (``vilau.data.codes``)."""
     texts: tuple[str, ...]
     """Captions, or the turns of a conversation (question, answer, question, ...)."""
     scene: str = ""

@@ -7,17 +7,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from vilau.data.bundle import is_bundle
 from vilau.data.captions import PromptSpec, choose_prompt
 from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
-from vilau.data.forms import Pictures, conversation, drawing_document
+from vilau.data.forms import Pictures, conversation, drawing_document, marked_conversation
 from vilau.data.media.images import ImageTransform
 from vilau.data.mixture import PROMPTS
 from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import check_share, load_image, open_split
+from vilau.data.preparing.options import Options
 from vilau.data.shards import ShardSet
 from vilau.data.sources.forms import CONVERSATIONS
 from vilau.data.streaming import FixedLoader, TrainLoader
-from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit, level_of
+from vilau.data.world_data import (
+    WORLD,
+    WORLD_PATH,
+    WorldSpec,
+    WorldSplit,
+    level_of,
+    shows_scenes,
+)
 from vilau.errors import ConfigError
 from vilau.types import Document, MultimodalBatch
 from vilau.world.exam import FORMS, clip_turns, exam_turn
@@ -54,6 +63,16 @@ class InstructionBatches:
             if record.scene and self.video_share and rng.random() < self.video_share:
                 documents.append(self._about_clip(rng, pictures))
                 continue
+            if is_bundle(record.image):
+                shown = pictures.add_bundle(
+                    record,
+                    self.transform,
+                    rng,
+                    self.source,
+                    seen_frames=self.clips.spec.seen_frames,
+                )
+                documents.append(marked_conversation(shown, record.texts))
+                continue
             image = None
             if record.image:
                 image = pictures.add(load_image(record, self.transform, rng, self.source))
@@ -61,7 +80,7 @@ class InstructionBatches:
                 documents.append(self._about(Scene.from_json(record.scene), image, rng))
             else:
                 documents.append(conversation(image, record.texts))
-        return MultimodalBatch(pictures.stacked(self.transform.image_size), documents)
+        return pictures.batch(documents, image_size=self.transform.image_size)
 
     def _about(self, scene: Scene, image: int, rng: random.Random) -> Document:
         if rng.random() < self.drawing_share:
@@ -89,8 +108,10 @@ class Instructions(StreamedDataModule):
 
     Args:
         path: ``world``; or a LLaVA-style .json or .jsonl file of conversations; or shards that
-            ``vilau data prepare`` wrote from one.
+            ``vilau data prepare`` wrote from one, or ``vilau data tokenize`` from ``world`` or such shards:
+            then batches carry codes, which only a model with the tower that encoded them takes.
         image_folder: what the file's image paths are relative to; None: the file's own folder.
+        video_folder: likewise for its videos.
         image_size: side of the images in pixels.
         global_batch_size: documents per optimizer step over all devices.
         world: which drawn scenes, where ``path`` is ``world``.
@@ -101,7 +122,8 @@ class Instructions(StreamedDataModule):
             (ScienceQA), ``open`` (MM-Vet).
         drawing_share: share of documents about drawn scenes that ask for the picture instead.
         video_share: share of documents about drawn clips in the place of scenes.
-        clips: which drawn clips.
+        clips: which drawn clips; and of videos in conversations, ``num_frames`` are read where ``path`` is a
+            file (shards hold what they were prepared with), ``seen_frames`` of which the model sees.
         prompts: what those ask for.
         validation: conversations for validation; None: see ``ImageTextPairs``.
         validation_share: see ``ImageTextPairs``.
@@ -133,6 +155,7 @@ class Instructions(StreamedDataModule):
         num_val_samples: int = 512,
         num_workers: int = 0,
         seed: int = 0,
+        video_folder: str | None = None,
     ) -> None:
         super().__init__(
             image_size=image_size,
@@ -142,18 +165,19 @@ class Instructions(StreamedDataModule):
         )
         prompts.check()
         clips.check()
+        drawn = shows_scenes(path, world)
         for key, share in (
             ("exam_share", exam_share), ("drawing_share", drawing_share), ("video_share", video_share),
         ):  # fmt: skip
             check_share(key, share)
-            if share and path != WORLD_PATH:
+            if share and not drawn:
                 raise ConfigError(
                     f"data.{key} is {share}, but only drawn scenes are asked about anew and data.path is {path}; "
                     "write 0."
                 )
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
-        self.path, self.image_folder = path, image_folder
+        self.path, self.image_folder, self.video_folder = path, image_folder, video_folder
         for form in exam_forms:
             if form not in FORMS:
                 raise ConfigError(
@@ -179,6 +203,9 @@ class Instructions(StreamedDataModule):
             seed=self.seed,
             kind=CONVERSATIONS,
             image_folder=self.image_folder,
+            video_folder=self.video_folder,
+            options=Options(num_frames=self.clips.num_frames),
+            coded=True,
         )
 
     def train_dataloader(self) -> TrainLoader:

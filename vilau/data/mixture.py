@@ -2,125 +2,39 @@
 
 from __future__ import annotations
 
-import random
-from dataclasses import dataclass
-
-import numpy as np
-
-from vilau.data.captions import CaptionSpec, PromptSpec, choose_caption, choose_prompt
+from vilau.data.captions import CaptionSpec, PromptSpec
 from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
-from vilau.data.forms import (
-    IMAGE_TO_TEXT,
-    INTERLEAVED,
-    TEXT_ONLY,
-    TEXT_TO_IMAGE,
-    TEXT_TO_VIDEO,
-    Pictures,
-    drawing_document,
-    filming_document,
-    interleaved_document,
-    reading_document,
-    text_document,
-)
+from vilau.data.forms import IMAGE_TO_TEXT, INTERLEAVED, TEXT_ONLY, TEXT_TO_IMAGE, TEXT_TO_VIDEO
 from vilau.data.media.images import ImageTransform
-from vilau.data.module import StreamedDataModule
-from vilau.data.pairs import load_image, open_split
-from vilau.data.shards import Record, ShardSet
+from vilau.data.mixing.batches import MixtureBatches
+from vilau.data.mixing.own import KINDS, OwnSet
+from vilau.data.module import StreamedDataModule, coded_sets
+from vilau.data.pairs import Split, open_split
+from vilau.data.preparing.options import Options
+from vilau.data.sources.documents import DocumentLimits
 from vilau.data.streaming import FixedLoader, TrainLoader
-from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit
+from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit, shows_scenes
 from vilau.errors import ConfigError
-from vilau.types import Document, MultimodalBatch
-from vilau.world.clips import clip_caption
-from vilau.world.language import facts
-from vilau.world.pairs import invented_facts
-from vilau.world.scene import Scene, pick, stream_rng
+from vilau.types import CodedSet
 
 DENSE = CaptionSpec(shape_share=0.0, color_share=0.0, dense_share=1.0)
 """Captions that tell the whole scene."""
 PROMPTS = PromptSpec()
 """The default mixture of prompts."""
-FACTS = tuple(facts() + invented_facts())
-"""What only text tells of the drawn world."""
 
 
-@dataclass(frozen=True)
-class MixtureBatches:
-    """Builds a ``MultimodalBatch`` with one document per sample index.
-
-    Form, text and crop of a document depend on ``(seed, epoch, index)`` alone.
-    """
-
-    source: ShardSet
-    transform: ImageTransform
-    shares: dict[str, float]
-    """Share of each form; all forms of a fixed set appear in turn."""
-    captions: CaptionSpec
-    prompts: PromptSpec
-    seed: int
-    clips: DrawnClips | None = None
-    interleaved_images: int = 3
-    fixed: bool = False
-    """Forms in turn rather than at random."""
-
-    def __call__(self, epoch: int, indices: np.ndarray) -> MultimodalBatch:
-        """Return the batch of the samples at ``indices`` ``(B,)``."""
-        pictures = Pictures()
-        documents = []
-        records = self.source.read(indices)
-        for index, record in zip(indices.tolist(), records, strict=True):
-            rng = stream_rng(self.seed, "mixture", epoch, index)
-            form = self._form(rng, index)
-            documents.append(self._document(form, record, rng, pictures))
-        return MultimodalBatch(pictures.stacked(self.transform.image_size), documents)
-
-    def _form(self, rng: random.Random, index: int) -> str:
-        forms = [form for form, share in self.shares.items() if share > 0]
-        if self.fixed:
-            return forms[index % len(forms)]
-        return rng.choices(forms, [self.shares[form] for form in forms])[0]
-
-    def _document(
-        self, form: str, record: Record, rng: random.Random, pictures: Pictures
-    ) -> Document:
-        if form == TEXT_ONLY:
-            return text_document(pick(rng, FACTS) if record.scene else pick(rng, record.texts))
-        if form == TEXT_TO_VIDEO:
-            assert self.clips is not None
-            clip = self.clips.any(rng)
-            return filming_document(
-                pictures.add_clip(self.clips.frames(clip)), clip_caption(clip, rng)
-            )
-        image = pictures.add(load_image(record, self.transform, rng, self.source))
-        if form == INTERLEAVED:
-            return self._interleaved(record, image, rng, pictures)
-        text = self._text(record, rng, drawing=form == TEXT_TO_IMAGE)
-        return (drawing_document if form == TEXT_TO_IMAGE else reading_document)(image, text)
-
-    def _interleaved(
-        self, record: Record, image: int, rng: random.Random, pictures: Pictures
-    ) -> Document:
-        """The sample's pair and others of the set: the model sees how the first are told."""
-        parts = [(image, self._text(record, rng, drawing=False))]
-        others = [rng.randrange(len(self.source)) for _ in range(1, self.interleaved_images)]
-        for other in self.source.read(np.array(others, dtype=np.int64)):
-            image = pictures.add(load_image(other, self.transform, rng, self.source))
-            parts.append((image, self._text(other, rng, drawing=False)))
-        return interleaved_document(parts)
-
-    def _text(self, record: Record, rng: random.Random, *, drawing: bool) -> str:
-        if not record.scene:
-            return pick(rng, record.texts)
-        scene = Scene.from_json(record.scene)
-        if drawing:
-            return choose_prompt(scene, self.prompts, rng)
-        return choose_caption(scene, self.captions, rng)
+OWN_KEYS = {TEXT_TO_VIDEO: "video_path", INTERLEAVED: "interleaved_path", TEXT_ONLY: "text_path"}
+"""The settings that say where the forms come from that are no pairs."""
+WHAT = {TEXT_TO_VIDEO: "clips", INTERLEAVED: "interleaved documents", TEXT_ONLY: "texts alone"}
+"""What they are made of."""
 
 
 class MultimodalMixture(StreamedDataModule):
     """Documents for pretraining; loaders of ``MultimodalBatch``.
 
     Args:
-        path: ``world``, or any form of pairs that ``ImageTextPairs`` takes.
+        path: ``world``, any form of pairs that ``ImageTextPairs`` takes, or what ``vilau data tokenize`` made of
+            one: then batches carry codes, which only a model with the tower that encoded them takes.
         image_size: side of the images in pixels.
         global_batch_size: documents per optimizer step over all devices.
         world: which drawn scenes, where ``path`` is ``world``.
@@ -129,14 +43,25 @@ class MultimodalMixture(StreamedDataModule):
         text_to_video_share: share of [text, video] documents (of drawn data).
         interleaved_share: share of documents of several images with their texts, loss on the texts.
         text_only_share: share of documents without an image (of drawn data: facts about its words).
-        interleaved_images: images of an interleaved document.
-        clips: which drawn clips.
+        interleaved_images: images of an interleaved document; of one from ``interleaved_path`` at most so many.
+        video_path: where [text, video] documents come from: shards that ``vilau data prepare --videos`` wrote,
+            or a table of videos and captions. None: they are drawn.
+        interleaved_path: where interleaved documents come from: shards of ``--interleaved``, or MMC4's .jsonl
+            files with the images beside them. None: the drawn pairs.
+        text_path: where documents without an image come from: shards of ``--texts``, or .txt or .jsonl files.
+            None: the drawn world's facts. None of the three can be drawn where ``path`` is not ``world``.
+            The step of an epoch is an index of ``path``; which sample of the three sets its document takes
+            depends on ``(seed, epoch, index)`` alone, so that a run that was stopped goes on exactly. Samples are
+            taken at random and put back. ``validation_share`` of each is held back.
+        clips: which drawn clips; of videos from ``video_path``, ``num_frames`` are read where it is a table (shards
+            hold what they were prepared with), ``seen_frames`` of which the model draws.
         captions: what image-to-text documents of drawn scenes say.
         prompts: what text-to-image documents of drawn scenes ask for.
         validation: data for validation; None: see ``ImageTextPairs``.
         validation_share: see ``ImageTextPairs``.
         num_val_samples: at most so many validation documents, of all forms in turn.
-        random_crop: crop training images anywhere, not in the centre (never drawn scenes).
+        random_crop: crop training images anywhere, not in the centre (never drawn scenes, nor sets of codes,
+            which are of the centre).
         num_workers: loader processes per device; batches do not depend on it.
         seed: with the epoch, decides order, forms and texts.
 
@@ -157,6 +82,9 @@ class MultimodalMixture(StreamedDataModule):
         interleaved_share: float = 0.0,
         text_only_share: float = 0.0,
         interleaved_images: int = 3,
+        video_path: str | None = None,
+        interleaved_path: str | None = None,
+        text_path: str | None = None,
         clips: ClipSpec = CLIPS,
         captions: CaptionSpec = DENSE,
         prompts: PromptSpec = PROMPTS,
@@ -184,10 +112,11 @@ class MultimodalMixture(StreamedDataModule):
         }
         _check_shares(self.shares)
         clips.check()
-        if text_to_video_share and path != WORLD_PATH:
-            raise ConfigError(
-                f"data.text_to_video_share is {text_to_video_share}, but data.path {path} holds no clips; write 0."
-            )
+        self.own_paths = {
+            TEXT_TO_VIDEO: video_path, INTERLEAVED: interleaved_path, TEXT_ONLY: text_path,
+        }  # fmt: skip
+        if not shows_scenes(path, world):
+            _check_sources(path, self.shares, self.own_paths)
         if interleaved_images < 2:
             raise ConfigError(
                 f"data.interleaved_images is {interleaved_images}; write at least 2, or interleaved_share: 0."
@@ -199,6 +128,7 @@ class MultimodalMixture(StreamedDataModule):
         self._train_transform = ImageTransform(
             image_size, random_crop and path != WORLD_PATH, draft=True
         )
+        self._own_transform = ImageTransform(image_size, random_crop, draft=True)
 
     def setup(self, stage: str | None = None) -> None:
         """Open the sets and fix which samples are for training and for validation."""
@@ -210,7 +140,39 @@ class MultimodalMixture(StreamedDataModule):
             validation_share=self.validation_share,
             num_val_samples=self.num_val_samples,
             seed=self.seed,
+            coded=True,
         )
+        self._own = {
+            form: self._opened(form, path)
+            for form, path in self.own_paths.items()
+            if path is not None and self.shares[form]
+        }
+
+    def _opened(self, form: str, path: str) -> Split:
+        # A table of videos is read into the cache at the size that is wanted: whole frames would fill the disk.
+        size = self.image_size if form == TEXT_TO_VIDEO else None
+        return open_split(
+            path,
+            None,
+            image_size=self.image_size,
+            world=self.world,
+            validation_share=self.validation_share,
+            num_val_samples=self.num_val_samples,
+            seed=self.seed,
+            kind=KINDS[form],
+            limits=DocumentLimits(max_images=self.interleaved_images),
+            options=Options(image_size=size, num_frames=self.clips.num_frames),
+            coded=True,
+            key=OWN_KEYS[form],
+        )
+
+    def coded_sets(self) -> list[CodedSet]:
+        """The sets that hold codes, those of the forms of their own too."""
+        own: dict[str, Split] = getattr(self, "_own", {})
+        of_own = coded_sets(
+            *(shards for split in own.values() for shards in (split.train, split.val))
+        )
+        return list(dict.fromkeys([*super().coded_sets(), *of_own]))
 
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``MultimodalBatch``."""
@@ -233,7 +195,29 @@ class MultimodalMixture(StreamedDataModule):
             DrawnClips(self.clips, self.world, split, self.image_size),
             self.interleaved_images,
             fixed=split != "train",
+            own={form: self._own_set(form, split) for form in self._own},
         )
+
+    def _own_set(self, form: str, split: WorldSplit) -> OwnSet:
+        sets, training = self._own[form], split == "train"
+        return OwnSet(
+            form,
+            sets.train if training else sets.val,
+            sets.train_indices if training else sets.val_indices,
+            self._own_transform if training else ImageTransform(self.image_size),
+            seen_frames=self.clips.seen_frames,
+            most_images=self.interleaved_images if form == INTERLEAVED else None,
+        )
+
+
+def _check_sources(path: str, shares: dict[str, float], own: dict[str, str | None]) -> None:
+    """Raise ``ConfigError`` for a form that only the drawn world has."""
+    for form, own_path in own.items():
+        if shares[form] and own_path is None:
+            raise ConfigError(
+                f"data.{form}_share is {shares[form]}, but data.path {path} holds no {WHAT[form]}; name some in "
+                f"data.{OWN_KEYS[form]}, or write 0."
+            )
 
 
 def _check_shares(shares: dict[str, float]) -> None:

@@ -8,8 +8,10 @@ import numpy as np
 from lightning.pytorch import LightningDataModule
 
 from vilau.data.pairs import Split
+from vilau.data.shards import ShardSet
 from vilau.data.streaming import Devices, EpochOrder, FixedLoader, MakeBatch, TrainLoader
 from vilau.errors import ConfigError
+from vilau.types import CodedSet
 
 
 class StreamedDataModule(LightningDataModule):
@@ -48,6 +50,11 @@ class StreamedDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Open the sets."""
 
+    def coded_sets(self) -> list[CodedSet]:
+        """The sets that hold codes in the place of images; see ``vilau.types.ReadsCodes``."""
+        split: Split | None = getattr(self, "_split", None)
+        return [] if split is None else coded_sets(split.train, split.val)
+
     def _train_loader(self, make_batch: MakeBatch, split: Split) -> TrainLoader:
         return TrainLoader(
             make_batch,
@@ -65,3 +72,13 @@ class StreamedDataModule(LightningDataModule):
             devices=Devices.of(self.trainer),
             num_workers=self.num_workers,
         )
+
+
+def coded_sets(*sets: ShardSet) -> list[CodedSet]:
+    """What those of ``sets`` that hold codes tell of them, each once."""
+    told = [
+        CodedSet(str(shards.folder), shards.coding.tower, shards.coding.encoded_by)
+        for shards in sets
+        if shards.coding is not None
+    ]
+    return list(dict.fromkeys(told))

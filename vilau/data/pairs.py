@@ -11,10 +11,18 @@ from torch import Tensor
 
 from vilau.data.captions import CaptionSpec, TextTruth, caption_matches, choose_caption
 from vilau.data.media.images import ImageTransform, UnreadableImageError
+from vilau.data.preparing.options import OPTIONS, Options
 from vilau.data.preparing.prepare import user_set
 from vilau.data.shards import Record, ShardSet
+from vilau.data.sources.documents import LIMITS, DocumentLimits
 from vilau.data.sources.forms import PAIRS
-from vilau.data.world_data import WORLD_PATH, WorldSpec, WorldSplit, world_set
+from vilau.data.world_data import (
+    WORLD_PATH,
+    WorldSpec,
+    WorldSplit,
+    shows_scenes,
+    world_set,
+)
 from vilau.errors import ConfigError, DataError
 from vilau.types import ImageTextBatch
 from vilau.world.scene import Scene, pick, stream_rng
@@ -30,7 +38,7 @@ class Split:
     val_indices: np.ndarray
 
 
-def open_split(
+def open_split(  # noqa: PLR0913 - the settings of a data module, passed on
     path: str,
     validation: str | None,
     *,
@@ -41,10 +49,16 @@ def open_split(
     seed: int,
     kind: str = PAIRS,
     image_folder: str | None = None,
+    video_folder: str | None = None,
+    limits: DocumentLimits = LIMITS,
+    options: Options = OPTIONS,
+    coded: bool = False,
+    key: str = "path",
 ) -> Split:
     """Open the sets of a data module; the arguments are those of ``ImageTextPairs``.
 
-    ``kind`` is ``PAIRS`` or ``CONVERSATIONS``, with ``image_folder`` to look for their images in.
+    ``kind``, folders and ``limits`` are those of ``find_source``, ``options`` say how what is no shards yet is
+    prepared. ``coded`` takes sets of codes too. ``key`` is the setting that gave the path, for messages.
 
     Raises:
         ConfigError: the validation share or number makes no sense.
@@ -56,7 +70,23 @@ def open_split(
     def opened(path: str, split: WorldSplit) -> ShardSet:
         if path == WORLD_PATH:
             return world_set(world, split, image_size=image_size)
-        return user_set(path, kind=kind, image_folder=image_folder)
+        # Drawn scenes can be asked about, whatever their stored texts are.
+        stored = PAIRS if shows_scenes(path) else kind
+        shards = user_set(
+            path,
+            kind=stored,
+            image_folder=image_folder,
+            video_folder=video_folder,
+            limits=limits,
+            options=options,
+            coded=coded,
+        )
+        if shards.coding is not None and shards.coding.image_size != image_size:
+            raise ConfigError(
+                f"data.image_size is {image_size}, but {path} holds the codes of images of "
+                f"{shards.coding.image_size} pixels; write {shards.coding.image_size}."
+            )
+        return shards
 
     train = opened(path, "train")
     every = np.arange(len(train))
@@ -66,8 +96,8 @@ def open_split(
     check_share("validation_share", validation_share)
     if len(train) < 2:
         raise ConfigError(
-            f"data.path {path} holds {len(train)} sample, too few to hold one back; add images, "
-            "or name a validation set in data.validation."
+            f"data.{key} {path} holds {len(train)} sample, too few to hold one back; add "
+            + ("images, or name a validation set in data.validation." if key == "path" else "some.")
         )
     num_held = min(num_val_samples, max(1, round(validation_share * len(train))), len(train) - 1)
     held = np.zeros(len(train), dtype=bool)
@@ -84,9 +114,21 @@ def check_share(key: str, share: float) -> None:
 def load_image(
     record: Record, transform: ImageTransform, rng: random.Random, source: ShardSet
 ) -> np.ndarray:
-    """Decode a stored image to uint8 ``(H, W, 3)``; raises ``DataError`` naming the set."""
+    """Decode a stored image to uint8 ``(H, W, 3)``; raises ``DataError`` naming the set.
+
+    From a set of codes: int64 ``(P, D)``, the image's codes, on which no transform can act.
+    """
+    return load_picture(record.image, transform, rng, source)
+
+
+def load_picture(
+    data: bytes, transform: ImageTransform, rng: random.Random, source: ShardSet
+) -> np.ndarray:
+    """Decode one of a record's images; see ``load_image``."""
+    if source.coding is not None:
+        return source.coding.unpack(data, source.folder)
     try:
-        return transform(record.image, rng)
+        return transform(data, rng)
     except UnreadableImageError as error:
         raise DataError(
             f"{source.folder} holds an image that cannot be read ({error}); prepare it again with "

@@ -1,10 +1,10 @@
 """Shards: the one stored form of every data set, litdata chunks beside a manifest of our own.
 
 A sample is the tuple ``(image, texts, scene)``: encoded PNG or JPEG bytes (empty for text-only
-samples), a JSON list of strings, and the drawn world's ground truth as JSON (else ""). A tuple,
-because litdata would store a dict as an Arrow table wherever pyarrow happens to be installed, and
-the same data should give the same files everywhere. litdata keeps no checksums: the manifest has
-sizes, compared when a set is opened, and SHA-256 sums.
+samples; codes in a set that was tokenized), a JSON list of strings, and the drawn world's ground
+truth as JSON (else ""). A tuple, because litdata would store a dict as an Arrow table wherever
+pyarrow happens to be installed, and the same data should give the same files everywhere. litdata
+keeps no checksums: the manifest has sizes, compared when a set is opened, and SHA-256 sums.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 
 from vilau.data.cache import disk_errors, temporary_folder
 from vilau.data.chunks import INDEX, Chunk, Head, Record, head_at, record_at
+from vilau.data.codes import Coding
 from vilau.errors import DataError
 
 MANIFEST = "manifest.json"
@@ -193,6 +194,7 @@ class ShardSet:
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
+        self.coding = Coding.of(self.manifest.spec, self.folder)
         for chunk in self.manifest.chunks:
             self._check_size(chunk)
         self._ends = np.cumsum(self.chunk_sizes)
@@ -250,13 +252,18 @@ class ShardSet:
             )
 
 
-def check_kind(shards: ShardSet, kind: str) -> None:
-    """Raise ``DataError`` unless the set holds samples of ``kind``."""
+def check_kind(shards: ShardSet, kind: str, *, coded: bool = False) -> None:
+    """Raise ``DataError`` unless the set holds samples of ``kind``, with images (or codes where ``coded`` allows)."""
     found = shards.manifest.kind
     if found != kind:
         raise DataError(
             f"{shards.folder} holds samples of kind {found} where {kind} is needed; give data of "
             "that kind."
+        )
+    if shards.coding is not None and not coded:
+        raise DataError(
+            f"{shards.folder} holds codes of images where pixels are needed; give the set that it was encoded "
+            f"from ({shards.manifest.source})."
         )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 import numpy as np
 
 from vilau.data.benchmarks import possible_skills
 from vilau.data.module import StreamedDataModule
-from vilau.data.names import nearest
+from vilau.data.names import check_benchmarks
 from vilau.data.streaming import FixedLoader
 from vilau.data.twins.prompts import (
     DRAWN,
@@ -117,15 +115,3 @@ class TwinBenchmarks(StreamedDataModule):
         return vbench_set(
             self.world, self.num_prompts, image_size=size, num_frames=self.num_frames, seed=seed
         )
-
-
-def check_benchmarks(names: Sequence[str], known: Iterable[str]) -> None:
-    """Raise ``ConfigError`` for a benchmark that is unknown or named twice, or where none is named."""
-    known = list(known)
-    if not names:
-        raise ConfigError(f"data.benchmarks is empty; write some of {', '.join(known)}.")
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"data.benchmarks holds '{name}'. {nearest(name, known)}")
-        if list(names).count(name) > 1:
-            raise ConfigError(f"data.benchmarks holds '{name}' twice; write it once.")

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from vilau.data.cache import cache_folder, short_hash, written_once
 from vilau.data.media.images import encode_png
 from vilau.data.progress import progress
-from vilau.data.shards import MANIFEST, Record, ShardSet, ShardWriter
+from vilau.data.shards import MANIFEST, Manifest, Record, ShardSet, ShardWriter
 from vilau.errors import ConfigError
 from vilau.world.language import CLASSES, dense_caption
 from vilau.world.render import render
@@ -131,6 +131,27 @@ def level_of(spec: WorldSpec) -> Level:
     if spec.level not in LEVELS:
         raise ConfigError(f"data.world.level is {spec.level!r}; write one of {', '.join(LEVELS)}.")
     return LEVELS[spec.level]
+
+
+def shows_scenes(path: str, world: WorldSpec | None = None) -> bool:
+    """Tell whether ``path`` is the drawn world, or a stored split of it.
+
+    Raises:
+        ConfigError: the split is of another level than ``world``, if that is given.
+        DataError: its manifest is damaged.
+    """
+    folder = Path(path).expanduser()
+    if path == WORLD_PATH or not (folder / MANIFEST).exists():
+        return path == WORLD_PATH
+    spec = Manifest.read(folder).spec
+    if "world_version" not in spec:
+        return False
+    if world is not None and spec["level"] != world.level:
+        raise ConfigError(
+            f"data.world.level is {world.level}, but {path} holds drawn scenes of level {spec['level']}; write "
+            "that level."
+        )
+    return True
 
 
 def _in_order(

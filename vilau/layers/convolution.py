@@ -135,6 +135,11 @@ class ConvDecoder(nn.Module):
         self.conv_out = nn.Conv2d(before, 3 * output_patch**2, 3, padding=1)
         self.output_patch = output_patch
 
+    @property
+    def last_layer(self) -> nn.Conv2d:
+        """What writes the pixels."""
+        return self.conv_out
+
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, in_channels, h, w)`` to ``(B, 3, H, W)``, unbounded (pixels are near [-1, 1])."""
         x = self.mid_block_2(self.mid_attention(self.mid_block_1(self.conv_in(x))))

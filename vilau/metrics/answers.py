@@ -66,6 +66,7 @@ __all__ = [
     "read_predictions",
     "unjudged",
     "vqa_accuracy",
+    "without_judge",
 ]
 
 T = TypeVar("T")
@@ -104,13 +105,20 @@ def unjudged(benchmark: str) -> str:
     return "open_ended" if JUDGED[benchmark] is MMVet else "video_qa"
 
 
+def without_judge(benchmark: str) -> str:
+    """Return what a benchmark's numbers are called that no judge gave: where one should have, the name says so."""
+    return f"{benchmark}_string_match" if benchmark in JUDGED else benchmark
+
+
 _TWINNED = (
     "vqav2", "gqa", "textvqa", "pope", "seedbench", "mmbench", "scienceqa", "ok_vqa", *JUDGED,
 )  # fmt: skip
 TWINS: dict[str, type[AnswerMetric]] = {
     "world_mme": WorldMME,
     **{
-        f"world_{name}": WorldVideoQA if unjudged(name) == "video_qa" else BENCHMARKS[unjudged(name)]
+        f"world_{name}": WorldVideoQA
+        if unjudged(name) == "video_qa"
+        else BENCHMARKS[unjudged(name)]
         for name in _TWINNED
     },
 }
@@ -138,11 +146,11 @@ def answer_metric(
     Raises:
         ConfigError: the benchmark or the style is unknown, or a judge is missing.
     """
-    without_judge = BENCHMARKS | TWINS
-    if benchmark in without_judge:
-        return without_judge[benchmark](style=style, **settings)
+    unjudged_ones = BENCHMARKS | TWINS
+    if benchmark in unjudged_ones:
+        return unjudged_ones[benchmark](style=style, **settings)
     if benchmark not in JUDGED:
-        known = [*without_judge, *JUDGED]
+        known = [*unjudged_ones, *JUDGED]
         raise ConfigError(f"There is no benchmark '{benchmark}'. {suggestion(benchmark, known)}")
     if judge is None:
         raise ConfigError(

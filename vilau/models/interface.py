@@ -39,6 +39,14 @@ class VisualTokenizer(nn.Module, ABC):
         """The shape of the codes."""
 
     @abstractmethod
+    def identity(self) -> str:
+        """Return 12 hex digits over all that decides which codes an image gets and which vectors they stand for.
+
+        Computed from tensors and settings: the same for a tokenizer alone and inside a model, on every device, and
+        after it was saved again.
+        """
+
+    @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
         """Map float images in [-1, 1], ``(B, 3, H, W)``, to int64 codes ``(B, P, D)``, raster order."""
 

@@ -64,17 +64,31 @@ def load_scale(study: Study, name: str) -> dict[str, tuple[Setting, ...]]:
                 f"{where}: there is no stage `{stage}`.{did_you_mean(stage, study.stages)}"
             )
     _check_scale_stages(study)
-    for variant in study.variants.values():
-        for named in variant.scales:
-            if named not in known:
-                where = study.source.where(("variants", variant.name, "scales", named))
-                raise ConfigError(
-                    f"{where}: there is no scale `{named}`.{did_you_mean(named, known)}"
-                )
+    _check_scale_names(study, known)
     return {
         name: (*of_file.get(stage.scale, ()), *own.get(name, ()))
         for name, stage in study.stages.items()
     }
+
+
+def _check_scale_names(study: Study, known: Sequence[str]) -> None:
+    """Refuse a scale that is not there, wherever the study names one for what differs at it."""
+    named: list[tuple[str, tuple[str | int, ...]]] = [
+        (scale, ("variants", variant.name, "scales", scale))
+        for variant in study.variants.values()
+        for scale in variant.scales
+    ]
+    named += [(scale, ("table", "scales", scale)) for scale in study.tables]
+    named += [
+        (scale, ("claims", number, "scales"))
+        for number, claim in enumerate(study.claims)
+        for scale in claim.scales
+    ]
+    for scale, place in named:
+        if scale not in known:
+            raise ConfigError(
+                f"{study.source.where(place)}: there is no scale `{scale}`.{did_you_mean(scale, known)}"
+            )
 
 
 def _check_scale_stages(study: Study) -> None:

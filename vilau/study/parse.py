@@ -9,16 +9,14 @@ from typing import Any
 from vilau.errors import ConfigError
 from vilau.study import expressions
 from vilau.study.node import Node
+from vilau.study.parse_table import parse_claims, parse_tables
 from vilau.study.schema import (
     COMMANDS,
     SECTIONS,
-    Claim,
-    Column,
     Gate,
     Setting,
     Stage,
     Study,
-    TableRow,
     Variant,
 )
 from vilau.study.suggest import did_you_mean, listing
@@ -36,30 +34,7 @@ def parse_study(file: YamlFile, path: Path) -> Study:
     names = list(top.child("variants").named())
     stages = _stages(top.child("stages", required=True), names)
     variants = _variants(top.child("variants", required=True), stages)
-    table = top.child("table")
-    table.only("columns rows baselines paper")
-    rows = _rows(table.child("rows"), variants)
-    lines = rows or variants
-    columns = {
-        heading: _column(heading, node, stages)
-        for heading, node in table.child("columns").entries().items()
-    }
-    baselines = {
-        name: {
-            heading: entry.data
-            if isinstance(entry.data, (int, float))
-            else _column(heading, entry, stages)
-            for heading, entry in node.choices(columns, "column").items()
-        }
-        for name, node in table.child("baselines").entries().items()
-    }
-    if clash := sorted(baselines.keys() & {*variants, *rows}):
-        kind = "row" if clash[0] in rows else "variant"
-        raise table.child("baselines").wrong(f"`{clash[0]}` is a {kind}; name it otherwise")
-    paper = {
-        name: {heading: cell.number() for heading, cell in node.choices(columns, "column").items()}
-        for name, node in table.child("paper").choices(lines, "row" if rows else "variant").items()
-    }
+    table, tables = parse_tables(top.child("table"), variants, stages)
     return Study(
         name=top.child("study", required=True).identifier(),
         path=path,
@@ -68,16 +43,14 @@ def parse_study(file: YamlFile, path: Path) -> Study:
         seeds=_seeds(top.child("seeds")),
         stages=stages,
         variants=variants,
-        columns=columns,
-        baselines=baselines,
-        paper=paper,
-        claims=_claims(top.child("claims"), [*lines, *baselines], columns),
+        table=table,
+        claims=parse_claims(top.child("claims"), table, tables, variants),
         scales={
             name: {stage: settings(entry) for stage, entry in node.entries().items()}
             for name, node in top.child("scales").entries().items()
         },
         source=file,
-        rows=rows,
+        tables=tables,
     )
 
 
@@ -222,20 +195,6 @@ def _stage_settings(node: Node, stages: Iterable[str]) -> tuple[tuple[str, Setti
     )
 
 
-def _rows(node: Node, variants: dict[str, Variant]) -> dict[str, TableRow]:
-    rows = {}
-    for name, entry in node.named().items():
-        entry.only("label ending")
-        ending = entry.child("ending", required=True).text()
-        rows[name] = TableRow(name, entry.child("label").text(name), ending)
-    if rows and len(variants) > 1:
-        raise node.wrong(
-            f"`{node.shown}` makes lines out of one variant, but there are {listing(variants)}; keep one of "
-            "them, or leave the rows out"
-        )
-    return rows
-
-
 def stage_setting(key: str, value: Any, stages: Iterable[str], where: str) -> tuple[str, Setting]:
     """Split ``stage.key`` and check both halves as far as that needs no class."""
     stage, _, inner = key.partition(".")
@@ -245,43 +204,3 @@ def stage_setting(key: str, value: Any, stages: Iterable[str], where: str) -> tu
         )
     check_section(inner, where)
     return stage, Setting(inner, value, where)
-
-
-def _column(heading: str, node: Node, stages: dict[str, Stage]) -> Column:
-    entry = node
-    extra: dict[str, Any] = {}
-    if isinstance(node.data, dict):
-        node.only("metric higher_is_better format")
-        entry = node.child("metric", required=True)
-        extra["higher_is_better"] = node.child("higher_is_better").flag(True)
-        extra["format"] = _number_format(node.child("format"))
-    stage, _, metric = entry.text().partition("/")
-    if stage not in stages or not metric:
-        raise ConfigError(
-            f"{node.file.where(node.path)}: `{node.shown}` holds `{entry.data}`; write stage/metric."
-            f"{did_you_mean(stage, stages)}"
-        )
-    return Column(heading, stage, metric, **extra)
-
-
-def _number_format(node: Node) -> str:
-    spec = node.text("").strip("{}:")
-    try:
-        format(0.5, spec)
-    except ValueError:
-        raise node.wrong(f"`{node.shown}` holds `{spec}`; write e.g. .2f or .1%") from None
-    return spec
-
-
-def _claims(node: Node, rows: Iterable[str], columns: dict[str, Column]) -> tuple[Claim, ...]:
-    known = [f"{row}.{heading}" for row in rows for heading in columns]
-    claims = []
-    for item in node.list_items():
-        item.only("says holds")
-        holds = item.child("holds", required=True)
-        try:
-            expression = expressions.parse(holds.text(), known)
-        except ConfigError as error:
-            raise ConfigError(f"{node.file.where(item.path)}: the claim {error}") from None
-        claims.append(Claim(item.child("says", required=True).text(), expression))
-    return tuple(claims)

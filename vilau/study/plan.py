@@ -75,6 +75,7 @@ class Plan:
     """All runs of a study, earlier ones first."""
 
     study: Study
+    """With the table and the claims of ``scale``."""
     options: Options
     scale: str
     seeds: tuple[int, ...]
@@ -130,7 +131,7 @@ def make_plan(study: Study, options: Options) -> Plan:
     if options.until:
         stages = stages[: list(study.stages).index(until[0]) + 1]
     plan = Plan(
-        study=study,
+        study=study.at(scale_name),
         options=options,
         scale=scale_name,
         seeds=tuple(study.seeds if options.seeds is None else options.seeds),

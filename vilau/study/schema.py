@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,19 @@ class Claim:
 
     says: str
     holds: Expression
+    scales: tuple[str, ...] = ()
+    """The scales at which it is checked; none named: all."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a study's table shows."""
+
+    columns: dict[str, Column] = field(default_factory=dict)
+    baselines: dict[str, dict[str, Column | float]] = field(default_factory=dict)
+    paper: dict[str, dict[str, float]] = field(default_factory=dict)
+    rows: dict[str, TableRow] = field(default_factory=dict)
+    """Lines of the table where they are not the variants; then there is one variant."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +128,35 @@ class Study:
     seeds: tuple[int, ...]
     stages: dict[str, Stage]
     variants: dict[str, Variant]
-    columns: dict[str, Column]
-    baselines: dict[str, dict[str, Column | float]]
-    paper: dict[str, dict[str, float]]
+    table: Table
     claims: tuple[Claim, ...]
     scales: dict[str, dict[str, tuple[Setting, ...]]]
     """Sizes of the study's own, laid over ``scales/<name>.yaml``."""
     source: YamlFile
-    rows: dict[str, TableRow] = field(default_factory=dict)
-    """Lines of the table where they are not the variants; then there is one variant."""
+    tables: dict[str, Table] = field(default_factory=dict)
+    """Scale -> the table that stands in the place of ``table`` there."""
+
+    def at(self, scale: str) -> Study:
+        """Return the study with the table and the claims that it has at a scale."""
+        claims = tuple(one for one in self.claims if not one.scales or scale in one.scales)
+        return replace(self, table=self.tables.get(scale, self.table), claims=claims)
+
+    @property
+    def columns(self) -> dict[str, Column]:
+        """The table's columns by heading."""
+        return self.table.columns
+
+    @property
+    def baselines(self) -> dict[str, dict[str, Column | float]]:
+        """Lines of the table that are measured beside the variants, or known."""
+        return self.table.baselines
+
+    @property
+    def paper(self) -> dict[str, dict[str, float]]:
+        """The paper's numbers, by variant or row and heading."""
+        return self.table.paper
+
+    @property
+    def rows(self) -> dict[str, TableRow]:
+        """Lines of the table where they are not the variants."""
+        return self.table.rows

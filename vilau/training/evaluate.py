@@ -33,14 +33,15 @@ class Evaluation(LightningModule):
         temperature: float | list[float] = 1.0,
         top_k: int | list[int] = 900,
         top_p: float | list[float] = 0.96,
-        max_new_tokens: int = 16,
+        max_new_tokens: int | dict[str, int] = 16,
         seed: int = 0,
         guidance_start: float | None = None,
         negative_prompt: str | None = None,
     ) -> None:
         """Take a finished model, whatever ``vilau.load`` opens, and the sampling settings of drawings.
 
-        Answers are greedy. Guidance, top-k and top-p default to the published ones. With ``guidance_start`` the
+        Answers are greedy and end after ``max_new_tokens`` at the latest, one number or one for each benchmark by
+        name. Guidance, top-k and top-p default to the published ones. With ``guidance_start`` the
         guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k`` and ``top_p`` may
         be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from (None: what
         the model read in the place of dropped captions).
@@ -59,6 +60,11 @@ class Evaluation(LightningModule):
             "negative_prompt": negative_prompt,
         }
         self._check_sampling(temperature, top_k, top_p)
+        limits = max_new_tokens.values() if isinstance(max_new_tokens, dict) else [max_new_tokens]
+        if not limits or min(limits) < 1:
+            raise ConfigError(
+                f"model.max_new_tokens is {max_new_tokens}; write 1 or more, or as much for each benchmark."
+            )
 
     def _check_sampling(self, temperature: Any, top_k: Any, top_p: Any) -> None:
         """Raise ``ConfigError`` for settings that make no sense, before anything is drawn."""
@@ -77,7 +83,9 @@ class Evaluation(LightningModule):
     ) -> AnswerOutput | DrawingOutput | ClipOutput:
         """Answer or draw one batch."""
         if isinstance(batch, QuestionBatch):
-            return AnswerOutput(self.answer(batch.images, batch.questions, batch.frames))
+            return AnswerOutput(
+                self.answer(batch.images, batch.questions, batch.frames, benchmark=batch.benchmark)
+            )
         if isinstance(batch, ClipPromptBatch):
             return ClipOutput(self._draw_clips(batch))
         return DrawingOutput(self._draw(batch.prompts, self.seeds(batch)))
@@ -87,12 +95,41 @@ class Evaluation(LightningModule):
         return [image_seed(self.seed, batch.first_index + i) for i in range(len(batch.prompts))]
 
     def answer(
-        self, images: Tensor, questions: Sequence[str], frames: Sequence[int] = ()
+        self,
+        images: Tensor,
+        questions: Sequence[str],
+        frames: Sequence[int] = (),
+        *,
+        benchmark: str = "",
     ) -> list[str]:
-        """Greedy answers about uint8 images; ``frames``: how many of them each question is about."""
+        """Greedy answers about uint8 images; ``frames``: how many of them each question is about.
+
+        Raises ``ConfigError`` where ``max_new_tokens`` is one for each benchmark, and none for this.
+        """
         return answers_about(
-            self.model, to_float(images), questions, frames, max_new_tokens=self.max_new_tokens
+            self.model,
+            to_float(images),
+            questions,
+            frames,
+            max_new_tokens=self._longest_answer(benchmark),
         )
+
+    def _longest_answer(self, benchmark: str) -> int:
+        limits = self.max_new_tokens
+        if not isinstance(limits, dict):
+            return limits
+        if benchmark not in limits:
+            raise ConfigError(
+                f"model.max_new_tokens names {', '.join(limits)}, but data.benchmarks holds '{benchmark}'; write one "
+                "for it too, or one number for all."
+            )
+        return limits[benchmark]
+
+    def on_test_start(self) -> None:
+        """Raise ``ConfigError`` for a benchmark without a longest answer before the others are asked."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        for benchmark in getattr(datamodule, "benchmarks", ()):
+            self._longest_answer(benchmark)
 
     def rebuild(self, images: Tensor) -> Tensor:
         """What the tokenizer keeps of uint8 images."""

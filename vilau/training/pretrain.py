@@ -15,6 +15,7 @@ from vilau.models.sizes import LanguageConfig
 from vilau.models.vila_u.config import HeadConfig, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import TrainingModule, given
+from vilau.training.code_checks import check_codes
 from vilau.training.optimizers import OptimizerConfig
 from vilau.training.step_counts import (
     LossAverage,
@@ -68,8 +69,9 @@ class LanguageTraining(TrainingModule):
         self._step_counts = StepCounts()
 
     def setup(self, stage: str) -> None:
-        """Refuse a kernel of attention that would let the documents of a packed row see one another."""
+        """Refuse stored codes of another tower, and attention that lets a packed row's documents see one another."""
         super().setup(stage)
+        check_codes(getattr(self.trainer, "datamodule", None), self.model.tokenizer)
         if stage == "fit" and self.packing:
             check_isolating(str(self.model.language.config._attn_implementation))
 
@@ -260,5 +262,5 @@ class MultimodalPretraining(LanguageTraining):
     def training_step(self, batch: MultimodalBatch, batch_idx: int) -> Tensor:
         """One step, see ``LanguageTraining``; before the very first, ``standardise_codes``."""
         if self.standardise_codes and self.global_step == 0 and batch_idx == 0:
-            self.model.standardise_codes(batch.images)
+            self.model.standardise_codes(batch.images, batch.codes)
         return super().training_step(batch, batch_idx)

@@ -78,7 +78,7 @@ class TowerLosses(TrainingModule):
         """The weighted adversarial term, and what it is made of: ``adversarial`` and ``adaptive_weight``."""
         assert self.adversary is not None
         pixels = self._weighted(losses, [name for name in PIXEL_LOSSES if name in losses])
-        last = self.tower.decoder.conv_out.weight
+        last = self.tower.decoder.last_layer.weight
         loss, adaptive = self.adversary.generator_terms(seen.images, pixels, last)
         weight = self.weights["reconstruction_weight"] * self.weights["adversarial_weight"]
         return weight * adaptive * loss, {"adversarial": loss, "adaptive_weight": adaptive}

@@ -16,6 +16,7 @@ from vilau.types.batches import (
     PromptBatch,
     QuestionBatch,
 )
+from vilau.types.codes import CodedSet
 from vilau.types.documents import (
     Document,
     ImageSegment,
@@ -42,6 +43,7 @@ from vilau.types.protocols import (
     EmbedsPairs,
     EmbedsTexts,
     Exports,
+    ReadsCodes,
     Rebuilds,
     Reconstructs,
 )
@@ -51,6 +53,7 @@ __all__ = [
     "Averages",
     "ClipOutput",
     "ClipPromptBatch",
+    "CodedSet",
     "Document",
     "DrawingOutput",
     "Draws",
@@ -68,6 +71,7 @@ __all__ = [
     "Passport",
     "PromptBatch",
     "QuestionBatch",
+    "ReadsCodes",
     "Rebuilds",
     "Reconstructs",
     "Segment",

@@ -22,7 +22,7 @@ class TextSegment:
 
 @dataclass(frozen=True)
 class ImageSegment:
-    """Row ``index`` of the batch's ``images``. A ``target`` image is what the model must draw.
+    """Image ``index`` of the batch's. A ``target`` image is what the model must draw.
 
     A ``bare`` image stands without the tokens that begin and end one; it can be read, never drawn.
     """
@@ -37,7 +37,7 @@ class ImageSegment:
 
 @dataclass(frozen=True)
 class VideoSegment:
-    """Rows ``indices`` of the batch's ``images`` as the frames of one clip, in order.
+    """Images ``indices`` of the batch's as the frames of one clip, in order.
 
     Between the tokens that begin and end a clip its frames follow one another directly. A ``bare`` clip
     is a row of bare images.
@@ -83,14 +83,22 @@ class Document:
 
 @dataclass
 class MultimodalBatch(Movable):
-    """Documents and the images they refer to."""
+    """Documents and the images they refer to, as pixels or as codes that were stored before."""
 
     images: Tensor
-    """uint8 ``(N, 3, H, W)``."""
+    """uint8 ``(N, 3, H, W)``; with ``codes`` only those of the N that have no codes, in order."""
     documents: list[Document]
     part: int = 0
     step: list[list[Document]] = field(default_factory=list)
     """Where batches are accumulated: which part of an optimiser step this is, and the documents of all its parts."""
+    codes: Tensor | None = None
+    """int64 ``(N, P, D)``: the codes of all N images that documents name by row, a row of -1 for one that stands in
+    ``images``. None: all images are pixels."""
+
+    @property
+    def num_images(self) -> int:
+        """N, the images that documents may name by row."""
+        return len(self.images if self.codes is None else self.codes)
 
     def join_step(self, number: int, parts: Sequence[Self]) -> None:
         """Keep the documents of all parts: a mean over the step needs them before the first part's gradients."""

@@ -1,4 +1,4 @@
-"""What callbacks may ask of a module."""
+"""What callbacks may ask of a module, and a module of its data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from vilau.types.codes import CodedSet
 
 
 @runtime_checkable
@@ -102,4 +104,13 @@ class Exports(Protocol):
 
     def export(self, folder: str) -> None:
         """Write ``config.json`` and ``model.safetensors`` into ``folder`` (all ranks call it, rank 0 writes)."""
+        ...
+
+
+@runtime_checkable
+class ReadsCodes(Protocol):
+    """A data module that may read stored codes in the place of images."""
+
+    def coded_sets(self) -> Sequence[CodedSet]:
+        """The sets, opened by ``setup``, whose records hold codes; most often none."""
         ...

@@ -28,6 +28,8 @@ def ask_benchmark(
     Raises:
         DataError: data are broken, media are missing, or the file holds answers to other questions.
     """
+    from vilau.data.published.media import check_media
+    from vilau.data.published.questions import limited
     from vilau.metrics.answers import answer_metric, unjudged
     from vilau.metrics.predictions import score_predictions
 
@@ -45,16 +47,6 @@ def ask_benchmark(
     if benchmark.name == "mmvet":
         write_for_judge(path, out / "mmvet-for-the-judge.json")
     return scores
-
-
-def limited(questions: list[PublishedQuestion], limit: int | None) -> list[PublishedQuestion]:
-    """Return the first ``limit`` questions, and those behind them that count only together with the last."""
-    if limit is None or limit >= len(questions):
-        return questions
-    end, together = limit, questions[limit - 1].together
-    while together and end < len(questions) and questions[end].together == together:
-        end += 1
-    return questions[:end]
 
 
 def ask(
@@ -107,28 +99,11 @@ def answers(
 
 def pictures(model: Any, question: PublishedQuestion, args: Any) -> Tensor:
     """Read a question's picture, or the frames of its video: float ``(F, 3, S, S)``."""
-    from vilau.data.media.pictures import prepare, read_images
-    from vilau.data.media.video import read_clip
+    from vilau.data.media.pictures import normalise
+    from vilau.data.published.media import question_pixels
 
     size = model.tokenizer.spec.image_size
-    files = [one for one in question.media if isinstance(one, Path)]
-    if question.video:
-        frames = read_clip(files[0], quirks=args.quirks).frames
-        return prepare(frames, size, fit=args.fit, quirks=args.quirks)
-    shown = [one if isinstance(one, Path) else one.open() for one in question.media]
-    return read_images(shown, size, fit=args.fit, quirks=args.quirks)
-
-
-def check_media(questions: Sequence[PublishedQuestion], folder: Path) -> None:
-    """Raise ``DataError`` where pictures or videos are missing, before hours are spent on the others."""
-    media = (one for question in questions for one in question.media)
-    wanted = dict.fromkeys(one for one in media if isinstance(one, Path))
-    missing = [file for file in wanted if not file.exists()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(wanted)} pictures or videos are not in {folder}, the first is {missing[0]}; put "
-            "them there."
-        )
+    return normalise(question_pixels(question, size, fit=args.fit, quirks=args.quirks))
 
 
 # ------------------------------------------------------------------ the file of answers

@@ -72,8 +72,20 @@ def read_images(
         if ready and isinstance(picture, Tensor) and picture.is_floating_point():
             rows.append(_checked_float(picture).detach().cpu().float())
         else:
-            rows.append(prepare([_opened(picture, fit, quirks)], size, fit=fit, quirks=quirks)[0])
+            rows.append(normalise(read_pixels([picture], size, fit=fit, quirks=quirks))[0])
     return torch.stack(rows) if rows else torch.empty(0, 3, size, size)
+
+
+def read_pixels(
+    pictures: Sequence[Picture], size: int, *, fit: Fit = "squash", quirks: Quirks | None = None
+) -> np.ndarray:
+    """Return pictures as uint8 ``(N, size, size, 3)``: what ``read_images`` normalises, and raises as it does.
+
+    Here a float tensor, whatever its size, is rounded to 256 levels.
+    """
+    check_words(fit, quirks)
+    opened = [_opened(picture, fit, quirks) for picture in pictures]
+    return squares(opened, size, fit=fit, quirks=quirks)
 
 
 def prepare(
@@ -84,8 +96,18 @@ def prepare(
     quirks: Quirks | None = None,
 ) -> Tensor:
     """Square Pillow images and return them as float32 ``(N, 3, size, size)`` in [-1, 1]."""
-    squares = [square(image, size, fit=fit, quirks=quirks) for image in images]
-    return normalise(np.stack([np.asarray(image) for image in squares]))
+    return normalise(squares(images, size, fit=fit, quirks=quirks))
+
+
+def squares(
+    images: Sequence[Image.Image],
+    size: int,
+    *,
+    fit: Fit = "squash",
+    quirks: Quirks | None = None,
+) -> np.ndarray:
+    """Square Pillow images and return their pixels as uint8 ``(N, size, size, 3)``; N is at least 1."""
+    return np.stack([np.asarray(square(one, size, fit=fit, quirks=quirks)) for one in images])
 
 
 def normalise(pixels: np.ndarray) -> Tensor:

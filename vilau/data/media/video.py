@@ -197,11 +197,19 @@ def _animation(path: Path) -> Iterator[_Source]:
             yield _Source(
                 path,
                 lambda wanted: _animation_frames(image, wanted),
-                expected=getattr(image, "n_frames", 1),
+                expected=_promised(image),
                 fps=1000 / milliseconds if milliseconds else None,
             )
     except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise _no_video(path, error) from None
+
+
+def _promised(image: Image.Image) -> int:
+    """How many frames an animation says it has; 0 where it breaks off before that can be told."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # noqa: BLE001 - decoders raise many types for broken bytes
+        return 0
 
 
 def _animation_frames(image: Image.Image, wanted: set[int]) -> _Found:

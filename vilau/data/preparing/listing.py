@@ -28,6 +28,8 @@ from vilau.data.sources.stored import block_of, from_plain, to_plain
 
 ITEMS, OFFSETS, BLOCKS, SKIPPED = "items.jsonl", "offsets.npy", "blocks.npy", "skipped.tsv"
 EMPTY = "its caption is empty"
+SKIPS = ("unreadable", "unpaired", "empty", "lost")
+"""What a record lists by name and reason."""
 
 
 @dataclass
@@ -48,6 +50,10 @@ class Counts:
     """For each column a filter asks for, how many samples have it."""
     listed: int = 0
     """Samples before any filter."""
+    lost: int = 0
+    """Images that documents do without since their files are missing."""
+    images_left_out: dict[str, int] = field(default_factory=dict)
+    """Images that documents do without on purpose, by reason."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,7 @@ def _list_unit(folder: Path, goal: Path, filters: Filters, job: tuple[int, Unit]
     conditions = filters.conditions()
     kept: list[Item] = []
     empty: list[tuple[str, str]] = []
-    filtered, seen = Counter[str](), Counter[str]()
+    filtered, seen = Counter[str](found.left_out), Counter[str]()
     for item in found.items:
         seen.update(name for name in filters.columns if (item.columns or {}).get(name) is not None)
         item, by = filters.by_row(item, conditions)
@@ -153,7 +159,9 @@ def _list_unit(folder: Path, goal: Path, filters: Filters, job: tuple[int, Unit]
         "empty": empty,
         "filtered": filtered,
         "columns_seen": seen,
-        "listed": len(found.items),
+        "listed": len(found.items) + sum(found.left_out.values()),
+        "lost": found.lost,
+        "images_left_out": found.images_left_out,
     }
     with disk_errors(goal):
         write_record(folder, number, record)
@@ -180,8 +188,8 @@ def _join(work: Workplace, number_of_units: int) -> None:
             start = items.tell()
             sizes = [items.write(plain_bytes(item) + b"\n") for item in record["items"]]
             offsets.append(start + np.cumsum([0, *sizes], dtype=np.int64)[:-1])
-            for what in ("unreadable", "unpaired", "empty"):
-                lines.writelines(skipped_line(*entry) for entry in record[what])
+            for what in SKIPS:
+                lines.writelines(skipped_line(*entry) for entry in record.get(what, ()))
         os.fsync(items.fileno())
     np.save(work.path / OFFSETS, np.concatenate(offsets))
     if blocks:
@@ -194,13 +202,13 @@ def _join(work: Workplace, number_of_units: int) -> None:
 def _count(counts: Counts, record: dict[str, Any]) -> None:
     counts.items += len(record["items"])
     counts.listed += record["listed"]
-    for what in ("unreadable", "unpaired", "empty"):
-        setattr(counts, what, getattr(counts, what) + len(record[what]))
-    for name in ("filtered", "columns_seen"):
+    for what in SKIPS:
+        setattr(counts, what, getattr(counts, what) + len(record.get(what, ())))
+    for name in ("filtered", "columns_seen", "images_left_out"):
         total = Counter(getattr(counts, name))
-        total.update(record[name])
+        total.update(record.get(name, {}))
         setattr(counts, name, dict(total))
-    missing = [*record["unpaired"], *record["empty"]]
+    missing = [*record["unpaired"], *record["empty"], *record.get("lost", ())]
     if missing and counts.first_unpaired is None:
         counts.first_unpaired = tuple(missing[0])
     if record["unreadable"] and counts.first_unreadable is None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vilau.data.cache import short_hash
+from vilau.data.media.video import NUM_FRAMES
+from vilau.data.preparing.encoding import PartSettings
 from vilau.data.preparing.filters import Filters
-from vilau.data.preparing.parts import PartSettings
 from vilau.data.shards import CHUNK_BYTES
-from vilau.data.sources.forms import PAIRS
+from vilau.data.sources.forms import PAIRS, VIDEOS
 from vilau.data.sources.items import Source
 from vilau.errors import ConfigError
 
@@ -37,6 +38,7 @@ class Options:
         seed: order in which samples are written.
         filters: which samples are left out on purpose.
         chunk_bytes: size of the set's files.
+        num_frames: frames that are kept of a clip, from its first to its last.
     """
 
     image_size: int | None = None
@@ -46,6 +48,7 @@ class Options:
     seed: int = 0
     filters: Filters = field(default_factory=Filters)
     chunk_bytes: int = CHUNK_BYTES
+    num_frames: int = NUM_FRAMES
 
     def check(self, *, kind: str = PAIRS) -> None:
         """Raise ``ConfigError`` unless all of it makes sense for samples of ``kind``."""
@@ -64,7 +67,14 @@ class Options:
                 f"chunk megabytes is {self.chunk_bytes / (1 << 20):g}; write a number above 0 and below "
                 f"{MAX_CHUNK_BYTES >> 20}, e.g. 4."
             )
-        if kind != PAIRS and (self.filters.min_caption, self.filters.max_caption) != (0, None):
+        if self.num_frames < 1:
+            raise ConfigError(
+                f"frames is {self.num_frames}; write how many to keep of a clip, e.g. 8."
+            )
+        if kind not in (PAIRS, VIDEOS) and (self.filters.min_caption, self.filters.max_caption) != (
+            0,
+            None,
+        ):
             raise ConfigError(
                 f"a length of captions is asked for, but samples of kind {kind} have none; leave out "
                 "--min-caption and --max-caption."
@@ -74,14 +84,20 @@ class Options:
     def mark(self, source: Source, kind: str) -> str:
         """12 hex digits over all that decides what the set holds: source, kind and settings."""
         settings = (self.image_size, self.seed, self.chunk_bytes, self.filters)
-        return short_hash([WORK_VERSION, kind, source.state(), *map(repr, settings)])
+        # The frames came later: sets made before keep their marks.
+        frames = [self.num_frames] if self.num_frames != NUM_FRAMES else []
+        return short_hash([WORK_VERSION, kind, source.state(), *map(repr, settings), *frames])
 
     @property
     def part_settings(self) -> PartSettings:
         """What the writers of parts must know."""
-        return PartSettings(self.image_size, self.chunk_bytes, self.filters)
+        return PartSettings(self.image_size, self.chunk_bytes, self.filters, self.num_frames)
 
     @property
     def part_samples(self) -> int:
         """Samples in a part."""
         return max(1, self.chunk_bytes * SAMPLES_PER_MEGABYTE >> 20)
+
+
+OPTIONS = Options()
+"""The default settings, as a default argument."""

@@ -16,8 +16,7 @@ from PIL import Image
 
 from vilau.data.cache import disk_errors
 from vilau.data.chunks import ChunkWriter, Record
-from vilau.data.media.images import UnreadableImageError, header_of, storable
-from vilau.data.preparing.filters import Filters
+from vilau.data.preparing.encoding import Encoded, PartSettings, encode
 from vilau.data.preparing.listing import Listing
 from vilau.data.preparing.workers import stopping
 from vilau.data.preparing.workplace import Workplace, write_record
@@ -25,43 +24,6 @@ from vilau.data.sources.items import Item
 
 AT = ".at"
 """Ending of the file that says at which sample a part stands, for when a decoder takes a worker along."""
-
-
-@dataclass(frozen=True)
-class PartSettings:
-    """All that decides what the chunks of a part hold, beside the samples."""
-
-    image_size: int | None
-    chunk_bytes: int
-    filters: Filters
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """An image as it is stored, or why it is not."""
-
-    data: bytes = b""
-    problem: str = ""
-    """Why it cannot be read."""
-    left_out_by: str = ""
-    """The filter that does not let it pass."""
-    animated: bool = False
-
-
-def encode(item: Item, settings: PartSettings) -> Encoded:
-    """Read the image of an item, measure it and decode it whole."""
-    if item.image is None:
-        return Encoded()
-    try:
-        data = item.image.read()
-        header = header_of(data)
-        left_out_by = settings.filters.by_size(header.width, header.height)
-        if left_out_by:
-            return Encoded(left_out_by=left_out_by)
-        stored = storable(data, image_size=settings.image_size)
-        return Encoded(stored, animated=header.animated)
-    except (UnreadableImageError, OSError) as error:
-        return Encoded(problem=str(error))
 
 
 class StoppedError(Exception):
@@ -84,7 +46,8 @@ def write_part(
     """
     number, indices = job
     listing = Listing.read(work)
-    filtered, animated, unreadable = Counter[str](), 0, list[tuple[str, str]]()
+    filtered, without = Counter[str](), Counter[str]()
+    animated, unreadable, lost, cut = 0, *(list[tuple[str, str]]() for _ in range(3))
     with disk_errors(goal), _Place(work / "parts" / f"{number:06d}{AT}") as place:
         writer = ChunkWriter(work / "set", number, chunk_bytes=settings.chunk_bytes)
         for item, encoded in _encoded(listing, indices, settings, place):
@@ -94,12 +57,19 @@ def write_part(
                 filtered[encoded.left_out_by] += 1
             else:
                 animated += encoded.animated
-                writer.add(Record(encoded.data, item.texts, item.scene))
+                without.update(encoded.without)
+                lost += encoded.lost
+                cut += [(item.name, encoded.note)] if encoded.note else []
+                texts = item.texts if encoded.texts is None else encoded.texts
+                writer.add(Record(encoded.data, texts, item.scene))
         record = {
             "chunks": [asdict(chunk) for chunk in writer.done()],
             "unreadable": unreadable,
             "filtered": filtered,
             "animated": animated,
+            "lost": lost,
+            "cut": cut,
+            "images_left_out": without,
         }
         write_record(work / "parts", number, record)
     return number, len(indices)
@@ -163,13 +133,22 @@ class PartCounts:
     animated: int = 0
     filtered: Counter[str] | None = None
     first_unreadable: tuple[str, str] | None = None
+    lost: int = 0
+    """Images that documents do without since they cannot be read."""
+    cut: int = 0
+    """Clips that break off and are used up to there."""
+    images_left_out: Counter[str] | None = None
 
     def add(self, record: dict[str, Any]) -> None:
         """Count one part's record in."""
         self.count += sum(chunk["count"] for chunk in record["chunks"])
         self.unreadable += len(record["unreadable"])
         self.animated += record["animated"]
+        self.lost += len(record.get("lost", ()))
+        self.cut += len(record.get("cut", ()))
         self.filtered = (self.filtered or Counter()) + Counter(record["filtered"])
+        without = Counter(record.get("images_left_out", {}))
+        self.images_left_out = (self.images_left_out or Counter()) + without
         if record["unreadable"] and self.first_unreadable is None:
             name, reason = record["unreadable"][0]
             self.first_unreadable = (name, reason)

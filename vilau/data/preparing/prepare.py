@@ -11,8 +11,9 @@ from typing import Any
 
 from vilau.data.cache import cache_folder, disk_errors, short_hash, written_once
 from vilau.data.chunks import write_index
+from vilau.data.codes import CODES
 from vilau.data.preparing.listing import SKIPPED, Listing, list_source, skipped_line
-from vilau.data.preparing.options import MAX_UNREADABLE, Options
+from vilau.data.preparing.options import MAX_UNREADABLE, OPTIONS, Options
 from vilau.data.preparing.parts import PartCounts, being_read, clear_places, write_part
 from vilau.data.preparing.report import Prepared, spec_of
 from vilau.data.preparing.workers import Crew, WorkerLostError, usable_cores
@@ -28,8 +29,10 @@ from vilau.data.shards import (
     write_manifest,
 )
 from vilau.data.sources.class_folders import class_source
-from vilau.data.sources.forms import CLASSES, CONVERSATIONS, PAIRS, find_source
+from vilau.data.sources.documents import LIMITS, DocumentLimits
+from vilau.data.sources.forms import CLASSES, CONVERSATIONS, ONE, PAIRS, find_source
 from vilau.data.sources.items import Source
+from vilau.data.sources.stored import StoredClip
 from vilau.errors import DataError, VilauError
 
 __all__ = [
@@ -61,13 +64,15 @@ def prepare(source: Source, folder: Path, options: Options, *, kind: str = PAIRS
     with Workplace(folder, mark) as work, Crew(workers) as crew:
         try:
             listing = list_source(source, work, options.filters, crew)
-            _check_listing(listing, source, options)
+            _check_listing(listing, source, options, kind)
             chunks, counts = _write_parts(listing, work, options, crew)
         except WorkerLostError as error:
             raise _lost(work) from error
         _check_left(listing, counts, source)
         spec = spec_of(listing.counts, counts, filters=options.filters.names) | {"made_from": mark}
         spec = {"image_size": options.image_size, "seed": options.seed, **spec}
+        if any(isinstance(item.image, StoredClip) for item in source.items):
+            spec["num_frames"] = options.num_frames
         with disk_errors(folder):
             _write_skipped(work.set / UNREADABLE, work, counts)
             write_index(work.set, chunks, chunk_bytes=options.chunk_bytes, mark=mark)
@@ -95,19 +100,35 @@ def unfinished(source: Source, folder: Path, options: Options, *, kind: str = PA
     return place if place.exists() else None
 
 
-def user_set(path: str, *, kind: str = PAIRS, image_folder: str | None = None) -> ShardSet:
+def user_set(
+    path: str,
+    *,
+    kind: str = PAIRS,
+    image_folder: str | None = None,
+    video_folder: str | None = None,
+    limits: DocumentLimits = LIMITS,
+    options: Options = OPTIONS,
+    coded: bool = False,
+) -> ShardSet:
     """Open shards at ``path``, or prepare the data there into the cache and open that.
 
-    The cached copy is made anew when a file's size or time changes.
+    The cached copy is made anew when a file's size or time changes, or with other ``options``. ``coded``
+    takes shards of codes too.
 
     Raises:
         DataError: see ``prepare``; or the shards hold samples of another kind.
     """
     place = Path(path).expanduser()
+
+    def find() -> Source:
+        return find_source(
+            path, kind=kind, image_folder=image_folder, video_folder=video_folder, limits=limits
+        )
+
     if not (place / MANIFEST).exists():
-        place = _cached(path, kind, lambda: find_source(path, kind=kind, image_folder=image_folder))
+        place = _cached(path, kind, find, options)
     shards = ShardSet(place)
-    check_kind(shards, kind)
+    check_kind(shards, kind, coded=coded)
     return shards
 
 
@@ -121,17 +142,18 @@ def class_folder_set(path: str) -> ShardSet:
     return shards
 
 
-def _cached(path: str, kind: str, find: Callable[[], Source]) -> Path:
+def _cached(path: str, kind: str, find: Callable[[], Source], options: Options = OPTIONS) -> Path:
     source = find()
-    key = short_hash([str(Path(path).expanduser().resolve()), kind, source.state()])
+    chosen = [repr(options)] if options != OPTIONS else []
+    key = short_hash([str(Path(path).expanduser().resolve()), kind, source.state(), *chosen])
     folder = cache_folder() / f"data-{kind}-{key}"
 
     def write() -> None:
         try:
-            prepare(source, folder, Options(), kind=kind)
+            prepare(source, folder, options, kind=kind)
         except VilauError:
             # Nobody would find it again once the data are mended.
-            shutil.rmtree(workplace_of(folder, Options().mark(source, kind)), ignore_errors=True)
+            shutil.rmtree(workplace_of(folder, options.mark(source, kind)), ignore_errors=True)
             raise
 
     return written_once(folder, write, marker=MANIFEST)
@@ -177,8 +199,9 @@ def _write_skipped(path: Path, work: Workplace, counts: PartCounts) -> None:
     """Write the list of what was skipped, if anything was."""
     with path.open("wb") as file:
         for number in sorted(work.finished(work.parts)):
-            for entry in work.record(work.parts, number)["unreadable"]:
-                file.write(skipped_line(*entry))
+            record = work.record(work.parts, number)
+            for what in ("unreadable", "lost", "cut"):
+                file.writelines(skipped_line(*entry) for entry in record.get(what, ()))
         file.write((work.path / SKIPPED).read_bytes())
     if path.stat().st_size == 0:
         path.unlink()
@@ -196,9 +219,9 @@ def _lost(work: Workplace) -> DataError:
 # ------------------------------------------------------------------ refusing
 
 
-def _check_listing(listing: Listing, source: Source, options: Options) -> None:
+def _check_listing(listing: Listing, source: Source, options: Options, kind: str) -> None:
     counts = listing.counts
-    missing = counts.unpaired + counts.empty
+    missing = counts.unpaired + counts.empty + counts.lost
     if missing and counts.first_unpaired and not options.allow_unpaired:
         name, reason = counts.first_unpaired
         more = f" (and {missing - 1} more)" if missing > 1 else ""
@@ -213,7 +236,7 @@ def _check_listing(listing: Listing, source: Source, options: Options) -> None:
                 "write a column of its table, or of the .json beside its images."
             )
     if not counts.items and not counts.unreadable and not counts.filtered:
-        raise DataError(f"No image with a caption was found in {source.title}; add some.")
+        raise DataError(f"No {ONE[kind]} was found in {source.title}; add some.")
 
 
 def _check_left(listing: Listing, counts: PartCounts, source: Source) -> None:
@@ -259,4 +282,5 @@ def describe(shards: ShardSet) -> dict[str, Any]:
         "megabytes": round(sum(chunk.bytes for chunk in manifest.chunks) / 1e6, 2),
         "source": manifest.source,
         **manifest.spec,
+        **({CODES: shards.coding.title} if shards.coding is not None else {}),
     }

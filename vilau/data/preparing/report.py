@@ -16,9 +16,16 @@ from vilau.data.shards import UNREADABLE
 def spec_of(listed: Counts, written: PartCounts, *, filters: Sequence[str]) -> dict[str, Any]:
     """Numbers for the manifest: what was found, and what became of what is not in the set.
 
+    What only documents of several images or clips can have stands there where it is not zero.
     ``left_out`` has every filter of ``filters``, also one that took nothing out.
     """
     taken = Counter(listed.filtered) + (written.filtered or Counter())
+    images = Counter(listed.images_left_out) + (written.images_left_out or Counter())
+    more = {
+        "images_lost": listed.lost + written.lost,
+        "clips_cut": written.cut,
+        "images_left_out": dict(sorted(images.items())),
+    }
     return {
         "found": listed.listed + listed.unreadable + listed.unpaired,
         "unreadable": listed.unreadable + written.unreadable,
@@ -26,6 +33,7 @@ def spec_of(listed: Counts, written: PartCounts, *, filters: Sequence[str]) -> d
         "empty_captions": listed.empty,
         "left_out": dict.fromkeys(filters, 0) | dict(sorted(taken.items())),
         "animated": written.animated,
+        **{key: value for key, value in more.items() if value},
     }
 
 
@@ -54,10 +62,20 @@ class Prepared:
             ("unreadable", f"unreadable, {listed}"),
             ("unpaired", f"unpaired, {listed}"),
             ("empty_captions", f"with an empty caption, {listed}"),
+            (
+                "images_lost",
+                f"images that documents do without, listed in {self.folder / UNREADABLE}",
+            ),
+            (
+                "clips_cut",
+                f"broken clips used up to the break, listed in {self.folder / UNREADABLE}",
+            ),
             ("animated", "animated or of several pages; the first picture stands for each"),
         ):
             if self.spec.get(key):
                 lines.append(f"{self.spec[key]} {words}")
         for name, number in self.spec.get("left_out", {}).items():
             lines.append(f"{number} left out by the filter: {name}")
+        for name, number in self.spec.get("images_left_out", {}).items():
+            lines.append(f"{number} images left out of their documents: {name}")
         return "\n".join(lines)

@@ -68,7 +68,8 @@ class Workplace:
 
     def holds_work(self) -> bool:
         """Whether anything is finished."""
-        return (self.path / LISTING).exists() or any(self.units.glob("[0-9]*.json"))
+        records = (folder.glob("[0-9]*.json") for folder in (self.units, self.parts))
+        return (self.path / LISTING).exists() or any(map(any, records))
 
     def finished(self, folder: Path) -> set[int]:
         """Numbers of the records in ``units`` or ``parts``."""

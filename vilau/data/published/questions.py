@@ -132,3 +132,13 @@ def fields(row: Any, names: Sequence[str], where: Path | str) -> list[Any]:
             "published file there."
         )
     return [row[name] for name in names]
+
+
+def limited(questions: list[PublishedQuestion], limit: int | None) -> list[PublishedQuestion]:
+    """Return the first ``limit`` questions, and those behind them that count only together with the last."""
+    if limit is None or limit >= len(questions):
+        return questions
+    end, together = limit, questions[limit - 1].together
+    while together and end < len(questions) and questions[end].together == together:
+        end += 1
+    return questions[:end]

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from vilau.data.shards import INDEX, MANIFEST, ShardSet, check_kind
 from vilau.data.sources.class_folders import captioned_class_source, class_source
+from vilau.data.sources.clips import clip_source
 from vilau.data.sources.conversations import conversation_source
+from vilau.data.sources.documents import LIMITS, DocumentLimits, document_source
 from vilau.data.sources.folders import folder_source
 from vilau.data.sources.items import (
     IMAGE_FIELDS,
@@ -23,40 +25,88 @@ from vilau.data.sources.side import is_side_file
 from vilau.data.sources.stored import StoredByLitdata, StoredInShards, litdata_reader
 from vilau.data.sources.tables import TABLE_SUFFIXES, parquet_source, table_source
 from vilau.data.sources.tars import expand, tar_source
+from vilau.data.sources.texts import text_source
 from vilau.errors import DataError
 
 PAIRS = "image_text"
 """Images with captions."""
 CONVERSATIONS = "instructions"
-"""Questions and answers, about an image or none."""
+"""Questions and answers, about images, clips or none."""
 CLASSES = "classes"
 """Images in one folder per class; the texts are the class's name and folder."""
+VIDEOS = "videos"
+"""Clips with captions."""
+INTERLEAVED = "interleaved"
+"""Web documents of images and sentences."""
+TEXTS = "texts"
+"""Text alone."""
+ONE = {
+    PAIRS: "image with a caption",
+    CONVERSATIONS: "conversation",
+    CLASSES: "image with a class",
+    VIDEOS: "video with a caption",
+    INTERLEAVED: "document with an image",
+    TEXTS: "text",
+}
+"""What people call one sample of each kind."""
 
 
-def find_source(path: str, *, kind: str = PAIRS, image_folder: str | None = None) -> Source:
+def find_source(
+    path: str,
+    *,
+    kind: str = PAIRS,
+    image_folder: str | None = None,
+    video_folder: str | None = None,
+    limits: DocumentLimits = LIMITS,
+) -> Source:
     """Look at ``path`` and list what it holds, or the pieces in which it can be listed.
 
     Args:
-        path: a folder, a file, or a pattern of tar or parquet files.
-        kind: ``PAIRS``, ``CONVERSATIONS`` or ``CLASSES``.
-        image_folder: where the image paths of a table or a conversation file begin.
+        path: a folder, a file, or a pattern of files.
+        kind: ``PAIRS``, ``CONVERSATIONS``, ``CLASSES``, ``VIDEOS``, ``INTERLEAVED`` or ``TEXTS``.
+        image_folder: where the image paths of a table, a conversation file or web documents begin.
+        video_folder: where the paths of videos begin.
+        limits: which images of web documents are kept.
 
     Raises:
         DataError: the path is missing, empty, of an unknown form or damaged.
     """
     try:
-        return _found(path, kind, image_folder)
+        folders = _existing(image_folder, "image"), _existing(video_folder, "video")
+        place = Path(os.path.abspath(Path(path).expanduser()))
+        if kind in (VIDEOS, INTERLEAVED, TEXTS) and not (place / MANIFEST).exists():
+            return _documents(str(place), kind, folders, limits)
+        return _found(path, kind, folders)
     except OSError as error:
         raise DataError(
             f"{path} cannot be read ({error.strerror}); allow reading it, or give another path."
         ) from error
 
 
-def _found(path: str, kind: str, image_folder: str | None) -> Source:
+Folders = tuple[Path | None, Path | None]
+"""Of images and of videos."""
+
+
+def _existing(folder: str | None, what: str) -> Path | None:
+    place = Path(folder).expanduser() if folder else None
+    if place is not None and not place.is_dir():
+        raise DataError(f"{what} folder {place} does not exist; write the folder of the {what}s.")
+    return place
+
+
+def _documents(path: str, kind: str, folders: Folders, limits: DocumentLimits) -> Source:
+    """A source of one of the kinds that have one form each."""
+    if not any(mark in path for mark in "{*?") and not os.path.exists(path):
+        raise DataError(f"{path} does not exist; write the path of a file or folder of {kind}.")
+    if kind == VIDEOS:
+        return clip_source(path, folders[1])
+    if kind == INTERLEAVED:
+        return document_source(path, folders[0], limits)
+    return text_source(path)
+
+
+def _found(path: str, kind: str, folders: Folders) -> Source:
     place = Path(os.path.abspath(Path(path).expanduser()))
-    folder = Path(image_folder).expanduser() if image_folder else None
-    if folder is not None and not folder.is_dir():
-        raise DataError(f"image folder {folder} does not exist; write the folder of the images.")
     if any(mark in path for mark in "{*?") and not place.exists():
         return _pattern(str(place), kind)
     if not place.exists():
@@ -66,8 +116,8 @@ def _found(path: str, kind: str, image_folder: str | None) -> Source:
     if kind == CLASSES and not (place / MANIFEST).exists():
         return class_source(place, key="the data path")
     if place.is_dir():
-        return _folder(place, kind, folder)
-    return _file(place, kind, folder)
+        return _folder(place, kind, folders[0])
+    return _file(place, kind, folders)
 
 
 def _pattern(pattern: str, kind: str) -> Source:
@@ -100,12 +150,12 @@ def _folder(place: Path, kind: str, image_folder: Path | None) -> Source:
     return captioned_class_source(place) or folder_source(place)
 
 
-def _file(place: Path, kind: str, image_folder: Path | None) -> Source:
+def _file(place: Path, kind: str, folders: Folders) -> Source:
     suffix = place.suffix.lower()
     if kind == CONVERSATIONS and suffix in (".json", ".jsonl"):
-        return conversation_source(place, image_folder)
+        return conversation_source(place, *folders)
     if kind == PAIRS and suffix in TABLE_SUFFIXES:
-        return table_source(place, image_folder)
+        return table_source(place, folders[0])
     if kind == PAIRS and suffix == ".tar":
         return tar_source([place])
     forms = ".json or .jsonl" if kind == CONVERSATIONS else f"{', '.join(TABLE_SUFFIXES)} or .tar"

@@ -21,6 +21,7 @@ IMAGE_FIELDS = ("file_name", "image", "image_path", "filepath", "path", "filenam
 ENCODED_FIELDS = ("jpg", "jpeg", "png", "webp", "image_bytes", "img_bytes")
 """Columns that hold encoded images, never paths; img2dataset names one after the encoding."""
 URL_FIELDS = ("url", "image_url", "img_url")
+VIDEO_FIELDS = ("video", "video_path", "clip", "path", "file_name", "filename", "file")
 TEXT_FIELDS = ("text", "caption", "captions", "texts", "title", "prompt", "description")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1f\x7f]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -33,9 +34,10 @@ class Item:
     name: str
     """How a person finds it: path, or path and line or member."""
     texts: tuple[str, ...]
-    """Captions, or the turns of a conversation; empty where the caption is."""
+    """Captions, the turns of a conversation, or a document; empty where the caption is. Where ``image`` is
+    ``StoredMedia``, a ``MARK`` of ``vilau.data.bundle`` for each of its parts."""
     image: Stored | None
-    """None: a text-only conversation."""
+    """None: text alone."""
     scene: str = ""
     columns: Mapping[str, Any] | None = field(default=None, compare=False)
     """Other columns of its row, where a filter asks for them."""
@@ -60,6 +62,12 @@ class Source:
     """Files whose content is broken: name and reason."""
     unpaired: list[tuple[str, str]] = field(default_factory=list)
     """Images without a caption and captions without their image: name and what is missing."""
+    lost: list[tuple[str, str]] = field(default_factory=list)
+    """Missing images that their documents, which are among ``items``, can do without."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Samples that are none of ``items`` on purpose, by reason."""
+    images_left_out: dict[str, int] = field(default_factory=dict)
+    """Images that their documents do without on purpose, by reason."""
     files: list[Path] = field(default_factory=list)
     """Files whose size and time decide whether a prepared copy is still good."""
     units: list[Unit] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Places that hold an encoded image: files, members of tars, rows of tables, samples of shards."""
+"""Places that hold encoded images: files, members of tars, rows of tables, samples of shards, videos."""
 
 from __future__ import annotations
 
@@ -86,6 +86,30 @@ class StoredByLitdata:
         return _as_bytes(litdata_reader(self.folder)[self.index][self.field])
 
 
+@dataclass(frozen=True)
+class StoredClip:
+    """A video file, an animation or a folder of frames; which frames are taken is decided when it is read."""
+
+    path: str
+
+    def read(self) -> bytes:
+        """A clip is no encoded image: ``vilau.data.preparing.encoding`` takes its frames."""
+        raise UnreadableImageError(f"{self.path} is a clip where an image is needed")
+
+
+@dataclass(frozen=True)
+class StoredMedia:
+    """The images and clips of a document, in the order of the marks in its texts."""
+
+    parts: tuple[Stored, ...]
+    spare: bool = False
+    """A document keeps its texts when one of these cannot be read; else it is left out whole."""
+
+    def read(self) -> bytes:
+        """Several images are no encoded image: they are read part by part."""
+        raise UnreadableImageError("a document of several images where an image is needed")
+
+
 @lru_cache(maxsize=8)
 def _shards(folder: str) -> ShardSet:
     return ShardSet(folder)
@@ -117,8 +141,10 @@ def _as_bytes(value: Any) -> bytes:
 
 _FORMS = {
     form.__name__: form
-    for form in (StoredFile, StoredInTar, StoredInParquet, StoredInShards, StoredByLitdata)
-}
+    for form in (
+        StoredFile, StoredInTar, StoredInParquet, StoredInShards, StoredByLitdata, StoredClip,
+    )
+}  # fmt: skip
 
 
 def block_of(stored: Stored | None) -> Hashable:
@@ -128,9 +154,19 @@ def block_of(stored: Stored | None) -> Hashable:
 
 def to_plain(stored: Stored | None) -> list[Any] | None:
     """Return a place as what JSON can hold."""
-    return None if stored is None else [type(stored).__name__, *astuple(stored)]  # type: ignore[call-overload]
+    if stored is None:
+        return None
+    if isinstance(stored, StoredMedia):
+        return [StoredMedia.__name__, stored.spare, *map(to_plain, stored.parts)]
+    return [type(stored).__name__, *astuple(stored)]  # type: ignore[call-overload]
 
 
 def from_plain(plain: list[Any] | None) -> Stored | None:
     """Return the place that ``to_plain`` wrote."""
-    return None if plain is None else _FORMS[plain[0]](*plain[1:])
+    if plain is None:
+        return None
+    if plain[0] == StoredMedia.__name__:
+        parts = (from_plain(part) for part in plain[2:])
+        return StoredMedia(tuple(part for part in parts if part is not None), plain[1])
+    form: Stored = _FORMS[plain[0]](*plain[1:])
+    return form

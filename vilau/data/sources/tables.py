@@ -48,12 +48,12 @@ def table_source(path: Path, image_folder: Path | None = None) -> Source:
     """
     if path.suffix.lower() == PARQUET and _image_column(path):
         return parquet_source([path])
-    rows = list(_rows(path))
+    rows = list(table_rows(path))
     if not rows:
         raise DataError(f"{path} holds no rows; give it a header line and one line per image.")
     names = list(rows[0][1])
-    image_field = _needed(path, names, IMAGE_FIELDS, "image files")
-    text_field = _needed(path, names, TEXT_FIELDS, "captions")
+    image_field = needed_field(path, names, IMAGE_FIELDS, "image files")
+    text_field = needed_field(path, names, TEXT_FIELDS, "captions")
     source = Source(f"table {path} (images from column {image_field}, captions from {text_field})")
     source.files.append(path)
     folder = image_folder or path.parent
@@ -81,7 +81,8 @@ def _add_row(
         source.files.append(image)
 
 
-def _needed(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> str:
+def needed_field(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) -> str:
+    """The column of ``wanted`` that a table has; raises ``DataError`` where there is none."""
     found = first_field(names, wanted)
     if found is not None:
         return found
@@ -101,8 +102,8 @@ def _needed(path: Path, names: Sequence[str], wanted: Sequence[str], what: str) 
 # ------------------------------------------------------------------ rows of paths
 
 
-def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield line (parquet: row) numbers from 1 and rows."""
+def table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield line (parquet: row) numbers from 1 and rows of a table; raises ``DataError``."""
     try:
         if path.suffix.lower() == PARQUET:
             names = column_types(path)
@@ -156,8 +157,8 @@ def parquet_source(paths: Sequence[Path]) -> Source:
     units, names = [], set()
     for path in paths:
         columns = list(column_types(path))
-        image = _image_column(path) or _needed(path, columns, IMAGE_FIELDS, "images")
-        text = _needed(path, columns, TEXT_FIELDS, "captions")
+        image = _image_column(path) or needed_field(path, columns, IMAGE_FIELDS, "images")
+        text = needed_field(path, columns, TEXT_FIELDS, "captions")
         if not _image_column(path):
             raise DataError(
                 f"{path} holds paths of images in the column {image}, unlike the tables beside it; "

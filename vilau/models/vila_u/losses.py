@@ -10,10 +10,10 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.layers.attention import LEAN
 from vilau.layers.isolation import isolating_arguments
-from vilau.layers.pixels import to_float
 from vilau.models.interface import LossTerms
 from vilau.models.vila_u.parts import Parts, embedded
 from vilau.models.vila_u.sequence import Layout
+from vilau.models.vila_u.tokenized import tokenized, with_stored_codes
 from vilau.types import MultimodalBatch
 
 
@@ -27,8 +27,8 @@ def cross_entropies(
     """
     layouts = model.sequence.lay_out_in(length_groups, batch.documents, packing=packing)
     for layout in layouts:
-        _check_images(layout, len(batch.images))
-    codes_NPD, vectors_NPZ = _tokenized(model, batch.images)
+        _check_images(layout, batch.num_images)
+    codes_NPD, vectors_NPZ = _tokenized(model, batch)
     terms = LossTerms(dropped=layouts[0].dropped, cut=layouts[0].cut)
     for layout in layouts:
         here = layout.to(model.device)
@@ -76,16 +76,11 @@ def _sources(layout: Layout) -> Tensor:
     return torch.cat([layout.text_rows * T + layout.text_columns - 1, places_nP.flatten()])
 
 
-@torch.no_grad()
-def _tokenized(model: Parts, images: Tensor) -> tuple[Tensor, Tensor]:
-    if not len(images):  # transformers' attention cannot reshape an empty batch
-        codes_NPD = images.new_zeros(
-            0, model.sequence.num_positions, model.head.depth, dtype=torch.int64
-        )
-        return codes_NPD, model.tokenizer.embed(codes_NPD)
-    pixels = images if images.is_floating_point() else to_float(images)
-    quantized = model.tokenizer.quantize(pixels)
-    return quantized.codes, quantized.features
+def _tokenized(model: Parts, batch: MultimodalBatch) -> tuple[Tensor, Tensor]:
+    """Codes ``(N, P, D)`` and vectors ``(N, P, Z)`` of a batch's images."""
+    if batch.codes is not None:
+        return with_stored_codes(model.tokenizer, batch.codes, batch.images)
+    return tokenized(model.tokenizer, batch.images)
 
 
 def _add_text(terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor) -> None:

@@ -180,14 +180,14 @@ class VilaU(UnifiedModel):
         spec = self.tokenizer.spec
         return {"text": texts, "visual": images * spec.num_positions * spec.depth}
 
-    def standardise_codes(self, images: Tensor) -> None:
-        """Start projector and depth transformer in the scale of the codes of ``images``, uint8.
+    def standardise_codes(self, images: Tensor, codes: Tensor | None = None) -> None:
+        """Start projector and depth transformer in the scale of the codes of a batch's images, uint8 or stored.
 
-        See ``fold_statistics``. All ranks call it, each with its own images, before the first step.
+        See ``fold_statistics``. All ranks call it, each with its own batch, before the first step.
         """
         first = self.projector[0]
         assert isinstance(first, nn.Linear)
-        fold_statistics(self.tokenizer, images, [first, self.head.code_projection])
+        fold_statistics(self.tokenizer, images, [first, self.head.code_projection], codes)
 
     def project(self, vectors: Tensor) -> Tensor:
         """Map code vectors ``(..., Z)`` to inputs of the language model ``(..., E)``, in its dtype.

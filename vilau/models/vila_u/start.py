@@ -17,9 +17,9 @@ from torch.distributed.tensor import DTensor
 from transformers import LlamaForCausalLM
 
 from vilau.errors import ConfigError
-from vilau.layers.pixels import to_float
 from vilau.models.language import LanguageConfig, MetaTokenizer, enlarge_vocabulary
 from vilau.models.vila_u.config import NULL_TOKEN
+from vilau.models.vila_u.tokenized import tokenized, with_stored_codes
 from vilau.models.vila_u.tower import VisionTower
 
 
@@ -39,11 +39,14 @@ def with_null_token(
 
 
 @torch.no_grad()
-def fold_statistics(tower: VisionTower, images: Tensor, layers: list[nn.Linear]) -> None:
+def fold_statistics(
+    tower: VisionTower, images: Tensor, layers: list[nn.Linear], codes: Tensor | None = None
+) -> None:
     """Make ``layers`` compute of code vectors what they now compute of standardised ones.
 
-    Mean and deviation of the code vectors' Z entries are those of the images (uint8 ``(N, 3, H, W)``) of all
-    ranks, which all must call this. Raises ``ConfigError`` without images, or when the weights are sharded.
+    Mean and deviation of the code vectors' Z entries are those of the images (uint8 ``(N, 3, H, W)``; with ``codes``
+    see ``MultimodalBatch``) of all ranks, which all must call this. Raises ``ConfigError`` without images, or when
+    the weights are sharded.
     """
     if any(isinstance(layer.weight, DTensor) for layer in layers):
         raise ConfigError(
@@ -52,11 +55,10 @@ def fold_statistics(tower: VisionTower, images: Tensor, layers: list[nn.Linear])
         )
     width = tower.spec.embed_dim
     with torch.autocast(images.device.type, enabled=False):
-        vectors_MZ = (
-            tower.quantize(to_float(images)).features.double().flatten(0, 1)
-            if len(images)
-            else torch.zeros(0, width, dtype=torch.float64, device=images.device)
+        _, vectors_NPZ = (
+            tokenized(tower, images) if codes is None else with_stored_codes(tower, codes, images)
         )
+        vectors_MZ = vectors_NPZ.double().flatten(0, 1)
     count = torch.full((width,), float(len(vectors_MZ)), dtype=torch.float64, device=images.device)
     sums_3Z = torch.stack([count, vectors_MZ.sum(dim=0), vectors_MZ.square().sum(dim=0)])
     if dist.is_available() and dist.is_initialized():

@@ -16,7 +16,9 @@ from transformers import SiglipModel
 from vilau.errors import ConfigError, DataError
 from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
+from vilau.layers.patch_decoder import PatchDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.layers.tensors_hash import tensors_hash
 from vilau.models.encoders.load import load_encoders
 from vilau.models.encoders.weights import build_encoders
 from vilau.models.interface import CodeSpec, VisualTokenizer
@@ -55,17 +57,7 @@ class VisionTower(VisualTokenizer):
         width, grid, decoder = self.sizes.hidden_size, self.sizes.grid, config.decoder
         self.quantizer = ResidualQuantizer(width=width, **dataclasses.asdict(config.quantizer))
         self.post_quant_conv = nn.Conv2d(width, decoder.z_channels, 1)
-        self.decoder = ConvDecoder(
-            in_channels=decoder.z_channels,
-            channels=decoder.channels,
-            multipliers=decoder.multipliers,
-            num_res_blocks=decoder.num_res_blocks,
-            attention_grids=decoder.attention_grids,
-            grid=decoder.latent_grid or grid,
-            dropout=decoder.dropout,
-            norm_groups=decoder.norm_groups,
-            output_patch=decoder.output_patch,
-        )
+        self.decoder = build_decoder(decoder, grid=decoder.latent_grid or grid)
         self._text_inputs = TextInputs(self.sizes)
         if config.quantizer.search == "published":
             self.set_search("published")
@@ -117,6 +109,29 @@ class VisionTower(VisualTokenizer):
             embed_dim=self.sizes.hidden_size,
             image_size=self.sizes.image_size,
         )
+
+    def identity(self) -> str:
+        """Return 12 hex digits over what encodes images, up to the quantiser, and the codebook.
+
+        What reads quantised features (last block, decoder) and the text tower may learn on: codes stay what they
+        were. Weights count by their float32 values, so a wider dtype changes nothing and a narrower one does.
+        """
+        vision, sizes = self.siglip.vision_model, self.sizes
+        settings = {
+            **dataclasses.asdict(self.spec),
+            "encoder": [sizes.vision, sizes.patch_size, sizes.num_heads, sizes.activation],
+            "search": self.config.quantizer.search,
+        }
+        tensors = {
+            f"{part}.{name}": tensor
+            for part, module in (
+                ("embeddings", vision.embeddings),
+                ("blocks", vision.encoder.layers[:-1]),
+            )
+            for name, tensor in module.named_parameters()
+        }
+        books = {f"codebook.{d}": self.quantizer.book(d).weight for d in range(self.spec.depth)}
+        return tensors_hash(settings, {**tensors, **books})
 
     def set_search(self, search: Literal["float32", "published"]) -> None:
         """Choose the search for codes from now on; see ``QuantizerConfig.search``.
@@ -241,6 +256,30 @@ class VisionTower(VisualTokenizer):
         """Reconstruct images in [-1, 1] from depth 1, depths 1-2, ... all: ``(D, B, 3, H, W)``."""
         codes = self.encode(images)
         return torch.stack([self.decode(codes, upto=d + 1) for d in range(codes.shape[-1])])
+
+
+def build_decoder(config: DecoderConfig, *, grid: int) -> ConvDecoder | PatchDecoder:
+    """Build the decoder that ``config`` describes, for a grid of ``grid`` x ``grid`` cells."""
+    if config.kind == "patch":
+        return PatchDecoder(
+            in_channels=config.z_channels,
+            width=config.channels,
+            patch=config.output_patch,
+            num_layers=config.num_layers,
+            num_heads=config.num_heads,
+            head_size=config.head_size,
+        )
+    return ConvDecoder(
+        in_channels=config.z_channels,
+        channels=config.channels,
+        multipliers=config.multipliers,
+        num_res_blocks=config.num_res_blocks,
+        attention_grids=config.attention_grids,
+        grid=grid,
+        dropout=config.dropout,
+        norm_groups=config.norm_groups,
+        output_patch=config.output_patch,
+    )
 
 
 def check_decoder(decoder: DecoderConfig, sizes: SiglipSizes) -> None:

@@ -136,7 +136,8 @@ def decoder_config(
     return DecoderConfig(
         channels=channels,
         multipliers=multipliers,
-        num_res_blocks=written.get("num_res_blocks") or _count(tensors, f"{up}0.block.") - 1,
+        num_res_blocks=written.get("num_res_blocks")
+        or max(0, _count(tensors, f"{up}0.block.") - 1),
         attention_grids=attention_grids,
         z_channels=written.get("z_channels")
         or _shape(tensors, f"{TOWER}post_quant_conv.weight")[0],
@@ -144,6 +145,7 @@ def decoder_config(
         norm_groups=extra.get("norm_groups", DecoderConfig.norm_groups),
         output_patch=extra.get("output_patch", DecoderConfig.output_patch),
         dropout=written.get("dropout", 0.0),
+        **extra.get("decoder", {}),
     )
 
 

@@ -227,6 +227,9 @@ def _tower_extra(tower: VisionTower) -> Fields:
         ("attention", sizes.attention, SiglipSizes.attention),
     )
     extra: Fields = {name: value for name, value, usual in fields if value != usual}
+    if decoder.kind != DecoderConfig.kind:
+        own = ("kind", "num_layers", "num_heads", "head_size")
+        extra["decoder"] = {name: getattr(decoder, name) for name in own}
     ways = {name: getattr(quantizer, name) for name in QUANTIZER_FIELDS}
     ways = {name: way for name, way in ways.items() if way != getattr(QuantizerConfig, name)}
     return extra | ({"quantizer": ways} if ways else {})

@@ -1,0 +1,1 @@
+"""How the documents of the pretraining mixture are made, form by form."""
