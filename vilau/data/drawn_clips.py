@@ -33,11 +33,13 @@ class ClipSpec:
 
     def check(self) -> None:
         """Raise ``ConfigError`` for numbers that make no sense."""
-        for key, least in (("num_train", 1), ("num_val", 1), ("num_frames", 2)):
-            if getattr(self, key) < least:
-                raise ConfigError(
-                    f"data.clips.{key} is {getattr(self, key)}; write at least {least}."
-                )
+        for key in ("num_train", "num_val"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"data.clips.{key} is {getattr(self, key)}; write at least 1.")
+        if self.num_frames < 4 or self.num_frames % 2:
+            raise ConfigError(
+                f"data.clips.num_frames is {self.num_frames}; write an even number from 4 on."
+            )
         if self.seen_frames is not None and not 1 <= self.seen_frames <= self.num_frames:
             raise ConfigError(
                 f"data.clips.seen_frames is {self.seen_frames}, but a clip has {self.num_frames} frames; write a "
