@@ -101,7 +101,7 @@ def test_clips_with_other_frames_are_other_questions(tmp_path) -> None:
             [["left"]],
             ["direction"],
             "world_msvd_qa",
-            rows=[{"answer": "left"}],
+            rows=[{"answer": "left", "type": "direction"}],
             frames=[3],
         )
         callback = QuestionAnswering(num_samples=0)
