@@ -143,7 +143,10 @@ def test_a_share_of_clips_and_of_exams(world: WorldSpec) -> None:
         ({"exam_share": 1.5}, "data.exam_share is 1.5; write a share from 0 to 1"),
         ({"video_share": -0.1}, "data.video_share is -0.1; write a share"),
         ({"path": "talks.json", "video_share": 0.1}, "data.path is talks.json; write 0."),
-        ({"clips": ClipSpec(num_frames=5)}, "num_frames is 5; write an even number from 4 on"),
+        (
+            {"video_share": 0.1, "clips": ClipSpec(num_frames=5)},
+            "num_frames is 5; write an even number from 4 on",
+        ),
         ({"clips": ClipSpec(num_val=0)}, "data.clips.num_val is 0; write at least 1"),
         ({"clips": ClipSpec(seen_frames=9)}, "seen_frames is 9, but a clip has 8 frames"),
         ({"clips": ClipSpec(num_objects=(2, 1))}, r"num_objects is \[2, 1\]; write a range"),

@@ -31,12 +31,12 @@ class ClipSpec:
     seen_frames: int | None = None
     num_objects: tuple[int, int] = (1, 3)
 
-    def check(self) -> None:
-        """Raise ``ConfigError`` for numbers that make no sense."""
-        for key in ("num_train", "num_val"):
+    def check(self, *, drawn: bool) -> None:
+        """Raise ``ConfigError`` for numbers that make no sense; ``drawn`` clips have an even number of frames."""
+        for key in ("num_train", "num_val", "num_frames"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"data.clips.{key} is {getattr(self, key)}; write at least 1.")
-        if self.num_frames < 4 or self.num_frames % 2:
+        if drawn and (self.num_frames < 4 or self.num_frames % 2):
             raise ConfigError(
                 f"data.clips.num_frames is {self.num_frames}; write an even number from 4 on."
             )

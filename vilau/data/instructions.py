@@ -164,7 +164,7 @@ class Instructions(StreamedDataModule):
             seed=seed,
         )
         prompts.check()
-        clips.check()
+        clips.check(drawn=video_share > 0)
         drawn = shows_scenes(path, world)
         for key, share in (
             ("exam_share", exam_share), ("drawing_share", drawing_share), ("video_share", video_share),

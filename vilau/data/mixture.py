@@ -111,7 +111,7 @@ class MultimodalMixture(StreamedDataModule):
             TEXT_ONLY: text_only_share,
         }
         _check_shares(self.shares)
-        clips.check()
+        clips.check(drawn=text_to_video_share > 0 and video_path is None)
         self.own_paths = {
             TEXT_TO_VIDEO: video_path, INTERLEAVED: interleaved_path, TEXT_ONLY: text_path,
         }  # fmt: skip
