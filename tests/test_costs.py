@@ -25,6 +25,8 @@ from vilau.data.benchmarks import WorldBenchmarks
 from vilau.data.image_text import ImageTextPairs
 from vilau.data.instructions import Instructions
 from vilau.data.mixture import MultimodalMixture
+from vilau.data.twin_benchmarks import TwinBenchmarks
+from vilau.data.twins.sets import TwinSet
 from vilau.layers.detector import SceneDetector
 from vilau.layers.nearest import GRAM_BYTES
 from vilau.layers.quantize import ResidualQuantizer
@@ -505,3 +507,28 @@ def test_published_questions_are_counted_where_their_number_is_known(
 ) -> None:
     data = {"class_path": "vilau.data.published_benchmarks.PublishedBenchmarks", "init_args": given}
     assert asked({"data": data}) == counted
+
+
+@pytest.mark.parametrize(
+    ("given", "video"),
+    [
+        ({"num_questions": 6}, 0),
+        ({"benchmarks": ["world_msvd_qa", "world_vqav2"], "num_questions": 6}, 1),
+        ({"benchmarks": ["world_mjhq", "world_genai"], "num_prompts": 10}, 0),
+        ({"benchmarks": ["world_genai"], "genai_prompts": 7}, 0),
+    ],
+)
+def test_twins_are_counted_as_they_are_asked(given: dict[str, Any], video: int) -> None:
+    """Against the data module's own sets; a few more questions come where some belong together."""
+    data = {"class_path": "vilau.data.twin_benchmarks.TwinBenchmarks", "init_args": given}
+    told = asked({"data": data})
+    kwargs = {key: tuple(v) if isinstance(v, list) else v for key, v in given.items()}
+    module = TwinBenchmarks(num_prior_scenes=20, **kwargs)
+    module.setup()
+    questions = [one for one in module.sets if isinstance(one, TwinSet)]
+    clips = sum(len(one.pictures(0)) > 1 for one in questions)
+    assert told.questions + told.clip_questions == len(questions) * given.get("num_questions", 0)
+    assert told.clip_questions == video * given.get("num_questions", 0)
+    assert clips == video
+    drawn = sum(len(one) for one in module.sets if not isinstance(one, TwinSet))
+    assert told.prompts == drawn

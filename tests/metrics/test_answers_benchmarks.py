@@ -169,5 +169,9 @@ def test_video_questions_by_family():
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["score"] == pytest.approx((5 + 2 + 5) / 3)
     assert "temporal_accuracy" not in found
+    soft = answer_metric("world_msrvtt_qa", match="soft")
+    soft.update_rows(["left or right", "moving left"], [rows[0], rows[0]])  # both, and one of them
+    found = {name: float(value) for name, value in soft.compute().items()}
+    assert found["accuracy"] == found["direction_accuracy"] == 0.5
     with pytest.raises(DataError, match="of type 'smell'"):
         metric.update_rows(["x"], [{"answer": "x", "type": "smell"}])

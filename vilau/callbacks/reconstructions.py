@@ -46,9 +46,8 @@ class Reconstructions:
         self.perceptual = None if lpips is None else PerceptualDistance(lpips, lpips_weights)
         self.lpips = lpips
         if beside is not None and self.perceptual is not None and beside.perceptual is not None:
-            self.perceptual.net = (
-                beside.perceptual.net
-            )  # one copy, however many depths are measured
+            # One copy, however many depths are measured.
+            self.perceptual.net = beside.perceptual.net
 
     def to(self, device: torch.device) -> None:
         """Move to ``device`` and forget all images."""

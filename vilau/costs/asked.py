@@ -9,15 +9,17 @@ from vilau.costs.config import Config, argument, arguments, class_of
 POPE_MODES = 3
 CAPTION_PROMPTS = 1000
 """Default of ``CaptionPrompts.num_prompts``."""
+TWINS = ("world_vqav2", "world_gqa", "world_pope", "world_mme", "world_seedbench", "world_mmvet")
 TWIN_QUESTIONS, TWIN_PROMPTS = 400, 200
-"""Defaults of ``TwinBenchmarks.num_questions`` and ``num_prompts``."""
+"""Defaults of ``TwinBenchmarks``: ``benchmarks``, ``num_questions`` and ``num_prompts``."""
+DRAWN_TWINS = ("world_mjhq", "world_genai", "world_vbench")
 GENAI_PROMPTS = 376
 """Prompts of GenAI-Bench's twin that levels without parts can show."""
 PUBLISHED_QUESTIONS = {
     "vqav2": 214_354, "gqa": 12_578, "textvqa": 5_000, "pope": 9_000, "mme": 2_374, "seedbench": 14_233, "mmvet": 218,
     "ok_vqa": 5_046, "vizwiz_vqa": 4_319, "scienceqa_img": 2_017,
 }  # fmt: skip
-"""Questions about pictures, as the benchmarks were published; MMBench's number hangs on its options."""
+"""Questions about pictures, as the benchmarks' authors tell them, not counted here; MMBench's hangs on its options."""
 PUBLISHED_CLIP_QUESTIONS = {
     "seedbench": 5_009, "msvd_qa": 13_157, "msrvtt_qa": 72_821, "tgif_qa": 25_751, "activitynetqa": 8_000,
 }  # fmt: skip
@@ -59,17 +61,13 @@ def asked(config: Config) -> Asked:
 
 def _twins(config: Config) -> Asked:
     given = arguments(config, "data")
-    names = given.get("benchmarks") or ()
+    names = given.get("benchmarks", TWINS)
     each, drawn = given.get("num_questions", TWIN_QUESTIONS), given.get("num_prompts", TWIN_PROMPTS)
     clips = sum(name in ABOUT_CLIPS for name in names)
     prompts = drawn if "world_mjhq" in names else 0
     if "world_genai" in names:
         prompts += given.get("genai_prompts") or GENAI_PROMPTS
-    pictures = (
-        len(names)
-        - clips
-        - sum(name in ("world_mjhq", "world_genai", "world_vbench") for name in names)
-    )
+    pictures = len(names) - clips - sum(name in DRAWN_TWINS for name in names)
     return Asked(each * pictures, each * clips, prompts, drawn * ("world_vbench" in names))
 
 

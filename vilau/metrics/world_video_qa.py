@@ -52,11 +52,15 @@ class WorldVideoQA(MatchedVideoQA):
                 raise DataError(
                     f"A question about a clip is of type '{family}'. {suggestion(family, FAMILIES)}"
                 )
-        super().update(answers, truths, alternatives)
-        for answer, truth, family in zip(answers, truths, families, strict=True):
+        kinds: Sequence[Sequence[str]] = (
+            [()] * len(answers) if alternatives is None else alternatives
+        )
+        self.check_counts(answers, alternatives=kinds)
+        for answer, truth, family, others in zip(answers, truths, families, kinds, strict=True):
+            verdict = match_verdict(truth, answer, self.match, others)
+            self.count(verdict)
             row = self.by_family[FAMILIES.index(family)]
-            right = match_verdict(truth, answer, self.match).right
-            row += torch.tensor([1, int(right is True)], device=row.device)
+            row += torch.tensor([1, int(verdict.right is True)], device=row.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Return what `MatchedVideoQA` does, and ``<family>_accuracy`` of each family asked, in 0..1."""
