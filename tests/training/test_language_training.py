@@ -196,3 +196,20 @@ def test_codes_cannot_be_standardised_into_sharded_weights(tmp_path, monkeypatch
     monkeypatch.setattr("vilau.models.vila_u.start.DTensor", torch.nn.Parameter)
     with pytest.raises(ConfigError, match="standardise_codes is true, which writes into weights"):
         module.model.standardise_codes(tiny.images(2))
+
+
+def test_groups_of_similar_length_reach_the_model_in_training_and_validation(tmp_path):
+    """Each group is a pass of the language model, with the loss of one pass over all."""
+    losses, passes = [], []
+    for groups in (1, 3):
+        module = toys.pretraining(tmp_path, caption_dropout=0.0, length_groups=groups)
+        counted = []
+        module.model.language.model.register_forward_hook(lambda *_, to=counted: to.append(1))
+        batch = tiny.multimodal()
+        losses.append(toys.fit(module, toys.ToyData([batch], [batch]), 1).losses[0])
+        passes.append(len(counted))
+        assert module.hparams["length_groups"] == groups
+    assert abs(losses[0] - losses[1]) < 1e-5
+    assert passes[1] == 3 * passes[0]
+    with pytest.raises(ConfigError, match="model.length_groups is 0; write 1 or more"):
+        toys.pretraining(tmp_path, length_groups=0)
