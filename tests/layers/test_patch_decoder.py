@@ -58,3 +58,14 @@ def test_the_last_layer_writes_the_pixels():
         decoder.last_layer.weight.zero_()
         decoder.last_layer.bias.fill_(0.25)
     assert (decoder(torch.randn(1, 6, 2, 2)) == 0.25).all()
+
+
+def test_the_head_has_a_hidden_layer_and_writes_patches_row_by_row():
+    """By hand: pixel (i, j) of colour c of a cell is output c * patch^2 + i * patch + j of the head."""
+    decoder, x = built(num_layers=0), torch.randn(1, 6, 2, 3)
+    weight, bias = decoder.conv_in.weight[:, :, 0, 0], decoder.conv_in.bias
+    cell = decoder.norm_out(weight @ x[0, :, 1, 2] + bias)
+    hidden = (decoder.hidden.weight @ cell + decoder.hidden.bias).clamp(min=0)
+    assert (hidden == 0).any()
+    patch = decoder.linear_out(hidden).view(3, 4, 4)
+    torch.testing.assert_close(decoder(x)[0, :, 4:8, 8:12], patch)
