@@ -1,4 +1,4 @@
-"""AdamW and the learning-rate schedules of the three papers."""
+"""Optimisers and the learning-rate schedules of the three papers."""
 
 import math
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from vilau.errors import ConfigError
+from vilau.training.muon import MuonAdamW, hidden_matrices
 
 CODEBOOKS = {"codebook", "codebooks"}
 """What a ``ResidualQuantizer`` calls its codebook, or those of its depths."""
@@ -17,8 +18,10 @@ CODEBOOKS = {"codebook", "codebooks"}
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a cosine or constant schedule."""
+    """AdamW (or Muon) with a linear warm-up and a cosine or constant schedule."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """``muon``: Muon for hidden matrices and AdamW for all else; not where weights are sharded."""
     learning_rate: float = 1e-4
     weight_decay: float = 0.0
     """Applied to weights of two or more dimensions; biases, norms, scales and codes learnt by gradient stay free."""
@@ -43,19 +46,27 @@ class OptimizerConfig:
 def build_optimizer(
     parameters: Iterable[tuple[str, nn.Parameter]], config: OptimizerConfig, *, num_steps: int
 ) -> dict[str, Any]:
-    """Return Lightning's optimizer dictionary for the named parameters that require gradients."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for name, parameter in parameters:
-        if parameter.requires_grad:
-            (decayed if is_decayed(name, parameter) else free).append(parameter)
+    """Return Lightning's optimizer dictionary for the named parameters that require gradients.
+
+    Raises ``ConfigError`` for Muon where there is no whole matrix for it.
+    """
+    trained = [(name, parameter) for name, parameter in parameters if parameter.requires_grad]
+    matrices = hidden_matrices(trained) if config.kind == "muon" else []
+    taken = {id(matrix) for matrix in matrices}
+    rest = [(name, parameter) for name, parameter in trained if id(parameter) not in taken]
+    decayed = [parameter for name, parameter in rest if is_decayed(name, parameter)]
+    free = [parameter for name, parameter in rest if not is_decayed(name, parameter)]
     groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": free, "weight_decay": 0.0},
+        {"params": members, "weight_decay": decay}
+        for members, decay in ((decayed, config.weight_decay), (free, 0.0))
+        if members
     ]
-    optimizer = torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=config.learning_rate, betas=config.betas
-    )
+    optimizer: torch.optim.Optimizer
+    if config.kind == "muon":
+        hidden = [{"params": matrices, "weight_decay": config.weight_decay}]
+        optimizer = MuonAdamW(hidden, groups, lr=config.learning_rate, betas=config.betas)
+    else:
+        optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas)
     scheduler = LambdaLR(optimizer, lambda step: rate_share(step, num_steps, config))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
