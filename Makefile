@@ -22,7 +22,7 @@ run: $(VENV)/.installed
 	$(VENV)/bin/lightning run $(STUDY)
 	@echo
 	@echo "report: runs/$(notdir $(basename $(STUDY)))/report/index.html"
-	@echo "curves: $(VENV)/bin/tensorboard --logdir runs"
+	@echo "curves: $(VENV)/bin/tensorboard --logdir runs/$(notdir $(basename $(STUDY)))"
 
 test: $(VENV)/.installed-dev
 	$(VENV)/bin/python -m pytest
