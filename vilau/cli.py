@@ -240,8 +240,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _check(args: argparse.Namespace) -> int:
-    for path in args.study:
-        session.check_study(path, _options(args))
+    session.check_studies(args.study, _options(args))
     return 0
 
 

@@ -9,7 +9,7 @@ import torch
 from tests.study import toys
 from tests.study.conftest import Workshop
 from vilau.errors import ConfigError
-from vilau.study.check import check_plan
+from vilau.study.check import Checker, check_plan
 
 
 def check(shop: Workshop, **options: object) -> list[str]:
@@ -114,3 +114,18 @@ def test_nothing_is_left_behind(
     monkeypatch.chdir(tmp_path)
     check(shop)
     assert [path.name for path in tmp_path.iterdir()] == ["studies"]
+
+
+def test_what_another_study_built_is_not_built_again(shop: Workshop, tmp_path: Path) -> None:
+    checker, lines = Checker(tmp_path), list[str]()
+    checker.check(shop.plan(), lines.append)
+    again: list[str] = []
+    checker.check(shop.plan(), again.append)
+    assert len(again) == len(lines)
+    assert all(line.endswith(f"  as in {shop.plan().study.name}") for line in again)
+    parameters = [re.sub(r"  \d+\.\d s$", "", line) for line in lines]
+    assert [line.rsplit("  as in", 1)[0] for line in again] == parameters
+    # A stage that differs is built, on the products of those that do not.
+    changed: list[str] = []
+    checker.check(shop.plan(overrides=["second.model.noise=0.25"]), changed.append)
+    assert {"as in" in line for line in changed} == {True, False}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,29 +19,65 @@ from vilau.study.plan import Plan, Run, run_config
 from vilau.study.stage_cli import StageCLI
 
 
-def check_plan(plan: Plan, say: Callable[[str], None]) -> None:
-    """Build every run of a plan, stage after stage, handing exported configs over.
+@dataclass(frozen=True)
+class Built:
+    """What is left of a run that was built."""
 
-    Equal stages are built once, and one seed stands for all.
+    study: str
+    module: str
+    parameters: str
+    product: str | None
+    """Folder of its exported config; None: it exports nothing."""
 
-    Args:
-        plan: what to check.
-        say: takes one line per stage.
 
-    Raises:
-        VilauError: the first mistake, naming stage, key, value and where it was written.
-    """
-    with tempfile.TemporaryDirectory(prefix="vilau-check-") as folder:
-        products: dict[str, str] = {}
+class Checker:
+    """Builds the runs of plans, each of them once, however many studies share it."""
+
+    def __init__(self, folder: Path) -> None:
+        """``folder`` takes the exported configs."""
+        self._folder = folder
+        self._built: dict[str, Built] = {}
+
+    def check(self, plan: Plan, say: Callable[[str], None]) -> None:
+        """Build every run of a plan, stage after stage, handing exported configs over.
+
+        Equal stages are built once, and one seed stands for all.
+
+        Args:
+            plan: what to check.
+            say: takes one line per stage.
+
+        Raises:
+            VilauError: the first mistake, naming stage, key, value and where it was written.
+        """
         first_seed = {cell.run for cell in plan.cells if cell.seed == plan.seeds[0]}
         for name, run in plan.runs.items():
             if name not in first_seed:
                 continue
-            started_s = time.perf_counter()
-            module = _built(plan, run, products)
-            products[name] = _exported(plan, run, module, Path(folder) / name)
+            known, started_s = self._built.get(name), time.perf_counter()
+            built = known or self._build(plan, run)
+            self._built[name] = built
+            if built.product is None:
+                _check_unused(plan, run, built)
             seconds = time.perf_counter() - started_s
-            say(f"  ✓ {run_title(plan, name):<42} {_parameters(module)}  {seconds:.1f} s")
+            told = f"as in {known.study}" if known else f"{seconds:.1f} s"
+            say(f"  ✓ {run_title(plan, name):<42} {built.parameters}  {told}")
+
+    def _build(self, plan: Plan, run: Run) -> Built:
+        products = {name: built.product for name, built in self._built.items() if built.product}
+        module = _built(plan, run, products)
+        export, folder = getattr(module, "export", None), self._folder / run.name
+        if export is not None:
+            folder.mkdir()
+            export(str(folder))
+        product = None if export is None else str(folder)
+        return Built(plan.study.name, type(module).__name__, _parameters(module), product)
+
+
+def check_plan(plan: Plan, say: Callable[[str], None]) -> None:
+    """Check one plan; see ``Checker.check``."""
+    with tempfile.TemporaryDirectory(prefix="vilau-check-") as folder:
+        Checker(Path(folder)).check(plan, say)
 
 
 def _built(plan: Plan, run: Run, products: dict[str, str]) -> LightningModule:
@@ -60,19 +97,14 @@ def _built(plan: Plan, run: Run, products: dict[str, str]) -> LightningModule:
     return module
 
 
-def _exported(plan: Plan, run: Run, module: LightningModule, folder: Path) -> str:
-    """Export a stage's config for the stages that use its product."""
+def _check_unused(plan: Plan, run: Run, built: Built) -> None:
+    """Refuse stages that use the product of one that exports nothing."""
     users = [other for other in plan.runs.values() if run.name in other.inputs.values()]
     if users:
-        export = getattr(module, "export", None)
-        if export is None:
-            raise ConfigError(
-                f"{run_title(plan, users[0].name)} uses the product of stage `{run.stage.name}`,"
-                f" but {type(module).__name__} has no `export`; use a module that exports."
-            )
-        folder.mkdir()
-        export(str(folder))
-    return str(folder)
+        raise ConfigError(
+            f"{run_title(plan, users[0].name)} uses the product of stage `{run.stage.name}`,"
+            f" but {built.module} has no `export`; use a module that exports."
+        )
 
 
 def _parameters(module: LightningModule) -> str:

@@ -8,8 +8,9 @@ import logging
 import os
 import shlex
 import shutil
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from vilau.errors import ConfigError
@@ -75,14 +76,17 @@ def run_study(
     return outcome.exit_code
 
 
-def check_study(path: str, options: Options) -> None:
-    """Parse and build every stage of a study on the meta device; print parameters per stage."""
-    plan = make_plan(load_study(path), options)
+def check_studies(paths: Sequence[str], options: Options) -> None:
+    """Parse and build every stage of studies on the meta device; print parameters per stage."""
     # torch and lightning, only for this verb
     quiet_lightning()
     check = importlib.import_module("vilau.study.check")
-    print(f"{plan.study.name} · scale {plan.scale}", flush=True)  # noqa: T201
-    check.check_plan(plan, lambda line: print(line, flush=True))  # noqa: T201
+    with tempfile.TemporaryDirectory(prefix="vilau-check-") as folder:
+        checker = check.Checker(Path(folder))
+        for path in paths:
+            plan = make_plan(load_study(path), options)
+            print(f"{plan.study.name} · scale {plan.scale}", flush=True)  # noqa: T201
+            checker.check(plan, lambda line: print(line, flush=True))  # noqa: T201
 
 
 def plan_study(path: str, options: Options, *, runs: str = "runs") -> str:
