@@ -58,7 +58,7 @@ class Checker:
             built = known or self._build(plan, run)
             self._built[name] = built
             if built.product is None:
-                _check_unused(plan, run, built)
+                _refuse_users(plan, run, built)
             seconds = time.perf_counter() - started_s
             told = f"as in {known.study}" if known else f"{seconds:.1f} s"
             say(f"  ✓ {run_title(plan, name):<42} {built.parameters}  {told}")
@@ -97,7 +97,7 @@ def _built(plan: Plan, run: Run, products: dict[str, str]) -> LightningModule:
     return module
 
 
-def _check_unused(plan: Plan, run: Run, built: Built) -> None:
+def _refuse_users(plan: Plan, run: Run, built: Built) -> None:
     """Refuse stages that use the product of one that exports nothing."""
     users = [other for other in plan.runs.values() if run.name in other.inputs.values()]
     if users:

@@ -39,7 +39,7 @@ class MuonAdamW(torch.optim.Optimizer):
     """Orthogonalised momentum for hidden matrices (Muon, Jordan et al. 2024) and AdamW for the other parameters.
 
     One learning rate serves both: Muon's step is scaled to the root mean square of AdamW's, 0.2 sqrt(max(rows,
-    columns)) (Liu et al. 2025, equation 4). The groups of ``torch.optim.Muon`` and ``torch.optim.AdamW`` are this
+    columns)) (Liu et al. 2025). The groups of ``torch.optim.Muon`` and ``torch.optim.AdamW`` are this
     optimiser's own, so that schedules, clipping and ``zero_grad`` see every parameter.
 
     Args:
