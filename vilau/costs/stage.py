@@ -1,9 +1,10 @@
 """What a stage will cost, from its config alone: no torch, no data, nothing built.
 
 Left out: validation during training, optimizer arithmetic, data loading. Guesses where a config does
-not say: the ``*_TOKENS`` of ``modules``. Memory is weights, gradients, AdamW's two averages
-(Muon keeps one of a hidden matrix), buffers, and the inputs of every layer that is trained (no activation checkpointing); real peaks lie some tens
-of per cent above. Hours are operations over a device's peak rate times a share such training reaches.
+not say: the ``*_TOKENS`` of ``modules``. Memory is weights, gradients, AdamW's two averages (Muon, which
+keeps one of a hidden matrix, is counted alike), buffers, and the inputs of every layer that is trained
+(no activation checkpointing); real peaks lie some tens of per cent above. Hours are operations over a
+device's peak rate times a share such training reaches.
 """
 
 from __future__ import annotations
