@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python benchmarks/language_step.py --rounds 12 --output benchmarks/results/language_step.md
     OMP_NUM_THREADS=1 python benchmarks/language_step.py --turns 8      # fine-tuning's documents
+    OMP_NUM_THREADS=1 python benchmarks/language_step.py --turns 6 --frames 8 --batch-size 4     # about clips
 
 Every variant adds one change to the one before and lives in a process of its own (what the C library does with
 freed memory is settled once a process). All start from the same weights and take turns, a few steps each, so that a
@@ -25,6 +26,7 @@ import torch
 from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
+from vilau.layers import lean
 from vilau.layers.lean_llama import LeanDecoderLayer
 from vilau.models.sizes import LanguageConfig
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, PromptConfig, QuantizerConfig
@@ -32,7 +34,7 @@ from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.study.memory import keep_freed_memory
 from vilau.training.optimizers import OptimizerConfig, build_optimizer
-from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
+from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment, VideoSegment
 
 PLAIN = "plain"
 VARIANTS = (
@@ -40,6 +42,7 @@ VARIANTS = (
     "+ freed memory is kept",
     "+ lean LLaMA blocks",
     "+ last block where losses read it",
+    "+ attention in blocks",
 )
 WORDS = [
     "a",
@@ -55,6 +58,7 @@ WORDS = [
     "and",
     "on grass",
 ]
+TALK = (TextSegment("what color is the ring ?"), TextSegment("red", target=True))
 
 
 class WholeLayer(LeanDecoderLayer):
@@ -85,10 +89,11 @@ def tiny_model() -> VilaU:
     return VilaU.start(tower, language, head, PromptConfig(system="")).train()
 
 
-def batches(count: int, size: int, turns: int) -> list[MultimodalBatch]:
+def batches(count: int, size: int, turns: int, frames: int) -> list[MultimodalBatch]:
     """Texts of 3 to 30 words: seven documents in ten draw, the others describe.
 
-    With ``turns``, as in fine-tuning: three in ten draw, the others answer so many questions.
+    With ``turns``, as in fine-tuning: three in ten draw, the others answer so many questions; with ``frames`` all
+    answer, about clips.
     """
     generator = torch.Generator().manual_seed(0)
 
@@ -100,16 +105,19 @@ def batches(count: int, size: int, turns: int) -> list[MultimodalBatch]:
         documents = []
         for index in range(size):
             text = " ".join(WORDS[number(0, len(WORDS))] for _ in range(number(3, 31)))
-            if number(0, 10) < (3 if turns else 7):
+            if frames:
+                clip = VideoSegment(tuple(range(index * frames, (index + 1) * frames)))
+                segments = (clip, *TALK * turns)
+            elif number(0, 10) < (3 if turns else 7):
                 segments = (TextSegment(text), ImageSegment(index, target=True))
             elif turns:
-                talk = [TextSegment("what color is the ring ?"), TextSegment("red", target=True)]
-                segments = (ImageSegment(index), *talk * turns)
+                segments = (ImageSegment(index), *TALK * turns)
             else:
                 asked = TextSegment("describe the picture .")
                 segments = (ImageSegment(index), asked, TextSegment(text, target=True))
             documents.append(Document(segments))
-        images = torch.randint(0, 256, (size, 3, 64, 64), generator=generator, dtype=torch.uint8)
+        shape = (size * max(frames, 1), 3, 64, 64)
+        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         made.append(MultimodalBatch(images, documents))
     return made
 
@@ -117,8 +125,10 @@ def batches(count: int, size: int, turns: int) -> list[MultimodalBatch]:
 class Stepper:
     """One variant: the model, its optimiser and its batches."""
 
-    def __init__(self, variant: str, batch_size: int, turns: int = 0) -> None:
+    def __init__(self, variant: str, batch_size: int, turns: int = 0, frames: int = 0) -> None:
         level = VARIANTS.index(variant)
+        if level < 4:
+            lean.BLOCK = 1 << 30
         self.model = tiny_model()
         if level < 2:
             for layer in self.model.language.model.layers:
@@ -132,7 +142,7 @@ class Stepper:
         self.optimizer = build_optimizer(named, OptimizerConfig(), num_steps=10**6)["optimizer"]
         if level >= 1 and not keep_freed_memory():
             raise SystemExit("this C library cannot be told to keep freed memory.")
-        self.batches = batches(8, batch_size, turns)
+        self.batches = batches(8, batch_size, turns, frames)
         self.steps = 0
 
     def gradients(self, *, mixed: bool = True) -> Tensor:
@@ -161,10 +171,10 @@ class Stepper:
         return loss
 
 
-def serve(variant: str, batch_size: int, turns: int, pipe: Connection) -> None:
+def serve(pipe: Connection, variant: str, *sizes: int) -> None:
     """Do in this process what the other asks for."""
     torch.set_num_threads(1)
-    stepper = Stepper(variant, batch_size, turns)
+    stepper = Stepper(variant, *sizes)
     answers: dict[str, Callable[[Any], Any]] = {
         "gradients": lambda mixed: stepper.gradients(mixed=mixed).numpy(),
         "seconds": stepper.seconds,
@@ -174,10 +184,10 @@ def serve(variant: str, batch_size: int, turns: int, pipe: Connection) -> None:
         pipe.send(answers[name](argument))
 
 
-def start(variant: str, batch_size: int, turns: int) -> Connection:
+def start(variant: str, *sizes: int) -> Connection:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    context.Process(target=serve, args=(variant, batch_size, turns, theirs), daemon=True).start()
+    context.Process(target=serve, args=(theirs, variant, *sizes), daemon=True).start()
     return ours
 
 
@@ -188,7 +198,8 @@ def ask(pipe: Connection, name: str, argument: Any) -> Any:
 
 def measure(settings: argparse.Namespace) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     """CPU seconds per step of every round, and how far loss and gradients lie from the plain ones in float32."""
-    pipes = {name: start(name, settings.batch_size, settings.turns) for name in VARIANTS}
+    sizes = settings.batch_size, settings.turns, settings.frames
+    pipes = {name: start(name, *sizes) for name in VARIANTS}
     exact = torch.from_numpy(ask(pipes[PLAIN], "gradients", False))
     errors: dict[str, list[float]] = {}
     for name, pipe in pipes.items():
@@ -228,7 +239,8 @@ def report(
     lines = [
         "# A training step of the tiny language model: plain and ours, side by side", "",
         f"Date: {time.strftime('%Y-%m-%d')}. Machine: {machine()}. Batches of {settings.batch_size} documents"
-        f"{f' ({settings.turns} questions an image)' if settings.turns else ''}, "
+        f"{f' ({settings.turns} questions each)' if settings.turns else ''}"
+        f"{f' about clips of {settings.frames} frames' if settings.frames else ''}, "
         f"autocast to bfloat16, 1 thread, {settings.rounds} rounds of {settings.steps} steps in turns; CPU seconds, "
         "lowest and median round; ratios are taken within each round (median, quartiles). Each row adds a change to "
         "the row above.", "",
@@ -253,6 +265,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--turns", type=int, default=0, help="questions an image; 0: pretraining")
+    parser.add_argument(
+        "--frames", type=int, default=0, help="ask about clips of so many frames; 0: images"
+    )
     parser.add_argument("--steps", type=int, default=4, help="steps of a turn")
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--output", type=Path, help="markdown file to write")

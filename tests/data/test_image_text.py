@@ -86,6 +86,10 @@ def test_the_curriculum_of_captions(world: WorldSpec) -> None:
     assert all(text.split()[1] in COLOR_NAMES and text.endswith("thing") for text in colors)
     dense = texts_of(module(world=world, captions=CaptionSpec(0.0, 0.0, 1.0, 0.0)))
     assert np.mean([len(text.split()) for text in dense]) > 12
+    placed = texts_of(module(world=world, captions=CaptionSpec(0.0, 0.0, 0.0, placed_share=1.0)))
+    # Not where all things stand on boundaries.
+    assert np.mean([" to the " in text for text in placed]) > 0.75
+    assert not any(" to the middle center" in text for text in dense)
     mixed = texts_of(
         module(world=replace(world, num_train=400), captions=CaptionSpec(0.5, 0.2, 0, 0))
     )

@@ -47,7 +47,9 @@ def plain_attention(qkv, kv_heads, mask, positions):
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
 @pytest.mark.parametrize("mask_rows", [0, 1, B])
 @pytest.mark.parametrize("turns", [False, True])
-def test_attention_equals_the_plain_formula(kv_heads, mask_rows, turns):
+@pytest.mark.parametrize("block", [96, 2])
+def test_attention_equals_the_plain_formula(kv_heads, mask_rows, turns, block, monkeypatch):
+    monkeypatch.setattr("vilau.layers.lean.BLOCK", block)  # 5 tokens: one block, or two and a rest
     torch.manual_seed(0)
     x = torch.randn(B, T, 8, dtype=torch.float64)
     weight = torch.randn((HEADS + 2 * kv_heads) * WIDTH, 8, dtype=torch.float64, requires_grad=True)
@@ -106,10 +108,12 @@ def test_norm_and_gate_equal_the_plain_formulas(piece, dtype, close):
         assert float((a.detach().double() - b.detach()).norm() / b.detach().norm()) < close
 
 
-def test_attention_in_bfloat16_is_right_within_its_rounding():
+@pytest.mark.parametrize("block", [96, 2])
+def test_attention_in_bfloat16_is_right_within_its_rounding(block, monkeypatch):
     torch.manual_seed(0)
     qkv = torch.randn(B, T, 3 * HEADS * WIDTH, dtype=torch.bfloat16, requires_grad=True)
     exact = qkv.detach().double().requires_grad_()
+    monkeypatch.setattr("vilau.layers.lean.BLOCK", block)
     ours = fused_attention(
         qkv, heads=HEADS, kv_heads=HEADS, mask=causal(1, torch.bfloat16)
     )  # fmt: skip

@@ -39,7 +39,7 @@ from vilau.world.clips import (
     repetition_questions,
     thing_at,
 )
-from vilau.world.exam import FORMS, LETTER_ENDING, clip_turns, exam_turn
+from vilau.world.exam import DESCRIBE_CLIP, FORMS, LETTER_ENDING, clip_turns, exam_turn
 from vilau.world.families import Question, region
 from vilau.world.judge import requirements_from_json, requirements_to_json, satisfied
 from vilau.world.pairs import (
@@ -241,7 +241,7 @@ def test_training_turns_come_in_all_forms_with_balanced_answers() -> None:
 
 def test_training_turns_about_clips_are_true() -> None:
     """Every turn is a question that the clip can be asked, with its answer; no family comes twice."""
-    letters = 0
+    letters = described = 0
     for index in range(60):
         clip = clip_at("train", index)
         rng = random.Random(index)
@@ -261,10 +261,17 @@ def test_training_turns_about_clips_are_true() -> None:
                 lines = text.split("\n")
                 option = next(line[3:] for line in lines if line.startswith(f"{answer}. "))
                 assert truths.get(lines[0], option) == option
+            elif text == DESCRIBE_CLIP:
+                described += 1
+                assert answer.endswith(f" on {clip.scene.background}")
+                for thing, motion in zip(clip.scene.things, clip.motions, strict=True):
+                    assert f"{thing.color} {thing.shape} " in answer
+                    assert (f"moves {motion.direction}" in answer) or motion.kind != "move"
             else:
                 assert truths[text] == answer
         assert len({text for text, _ in turns}) == len(turns)
     assert letters > 15
+    assert described > 15
 
 
 def test_only_the_asked_forms() -> None:

@@ -28,12 +28,14 @@ class CaptionSpec:
         color_share: captions with nothing but a colour.
         dense_share: captions that tell the whole scene.
         noisy_share: dense captions with objects and attributes missing, as on the web.
+        placed_share: captions that tell the whole scene and where each thing stands.
     """
 
     shape_share: float = 0.15
     color_share: float = 0.10
     dense_share: float = 0.15
     noisy_share: float = 0.0
+    placed_share: float = 0.0
 
     def check(self) -> None:
         """Raise ``ConfigError`` unless the shares are shares and leave room for each other."""
@@ -68,7 +70,10 @@ def choose_caption(scene: Scene, spec: CaptionSpec, rng: random.Random) -> str:
         return dense_caption(scene, rng)
     if kind < spec.dense_share + spec.noisy_share:
         return noisy_caption(scene, rng)
-    rest = max(1.0 - spec.dense_share - spec.noisy_share, 1e-9)
+    whole = spec.dense_share + spec.noisy_share + spec.placed_share
+    if kind < whole:
+        return dense_caption(scene, rng, places=True)
+    rest = max(1.0 - whole, 1e-9)
     return short_caption(
         scene,
         rng,

@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+BLOCK = 96
+"""Queries of causal attention computed together (benchmarks/results/attention_*)."""
+
 
 def product_dtype(like: Tensor) -> torch.dtype:
     """The dtype that matrix products of ``like`` take: autocast's where it is on, else its own."""
@@ -116,31 +119,37 @@ class _Attention(torch.autograd.Function):
             turned = _turn(_copied(turned, _wide(qkv.dtype)), turn)
         query, key = turned.split([heads, kv_heads], dim=2)
         q, k, v = (_heads_first(part, heads, qkv.dtype) for part in (query, key, value))
-        scale = q.shape[-1] ** -0.5
-        if mask is None:
-            scores = torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-        else:
-            if len(mask) > 1:
-                mask = mask[:, None].expand(-1, heads, -1, -1).flatten(0, 1)
-            scores = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
-        # In float32: torch's bfloat16 softmax takes up to twice as long where rows are no multiple of 32.
-        weights = torch.softmax(scores, dim=-1, dtype=_wide(qkv.dtype)).to(qkv.dtype)
-        ctx.save_for_backward(q, k, v, weights, turn)
-        ctx.heads, ctx.kv_heads = heads, kv_heads
-        return torch.bmm(weights, v).view(B, heads, T, -1).transpose(1, 2).flatten(2)
+        if mask is not None and len(mask) > 1:
+            mask = mask[:, None].expand(-1, heads, -1, -1).flatten(0, 1)
+        found, kept = torch.empty_like(q), []
+        for here, seen in _blocks(T, causal=mask is not None):
+            scores = _scores(q[:, here], k[:, seen], None if mask is None else mask[:, here, seen])
+            # In float32: torch's bfloat16 softmax takes up to twice as long where rows are no multiple of 32.
+            weights = torch.softmax(scores, dim=-1, dtype=_wide(qkv.dtype)).to(qkv.dtype)
+            torch.bmm(weights, v[:, seen], out=found[:, here])
+            kept.append(weights)
+        ctx.save_for_backward(q, k, v, turn, *kept)
+        ctx.heads, ctx.kv_heads, ctx.causal = heads, kv_heads, mask is not None
+        return found.view(B, heads, T, -1).transpose(1, 2).flatten(2)
 
     @staticmethod
     @_in_given_dtypes
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        q, k, v, weights, turn = ctx.saved_tensors
+        q, k, v, turn, *kept = ctx.saved_tensors
         B, T, _ = grad.shape
         heads, kv_heads = ctx.heads, ctx.kv_heads
         grad = _heads_first(grad.view(B, T, heads, -1), heads, grad.dtype)
-        grad_v = torch.bmm(weights.transpose(1, 2), grad)
-        grad_weights = torch.bmm(grad, v.transpose(1, 2))
-        grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
-        grad_q, grad_k = torch.bmm(grad_scores, k), torch.bmm(grad_scores.transpose(1, 2), q)
+        grad_q = torch.empty_like(q)
+        # Sums over blocks, so not in bfloat16.
+        grad_k, grad_v = (torch.zeros_like(part, dtype=_wide(part.dtype)) for part in (k, v))
+        for (here, seen), weights in zip(_blocks(T, causal=ctx.causal), kept, strict=True):
+            given = grad[:, here]
+            grad_v[:, seen] += torch.bmm(weights.transpose(1, 2), given)
+            grad_weights = torch.bmm(given, v[:, seen].transpose(1, 2))
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_k[:, seen] += torch.bmm(grad_scores.transpose(1, 2), q[:, here])
+            torch.bmm(grad_scores, k[:, seen], out=grad_q[:, here])
         grads = grad.new_empty(B, T, heads + 2 * kv_heads, grad.shape[-1])
         turned, value = grads.split([heads + kv_heads, kv_heads], dim=2)
         wide = turned.new_empty(turned.shape, dtype=_wide(turned.dtype))
@@ -150,6 +159,24 @@ class _Attention(torch.autograd.Function):
         turned.copy_(wide if turn is None else _turn(wide, turn.conj()))
         value.copy_(_tokens_first(grad_v, heads, kv_heads))
         return grads.flatten(2), None, None, None, None
+
+
+def _blocks(T: int, *, causal: bool) -> list[tuple[slice, slice]]:
+    """Queries that are computed together, and the keys they may see: what comes after a block stays out of it.
+
+    Half of all products, and what lies between them fits the cache.
+    """
+    if not causal:
+        return [(slice(0, T), slice(0, T))]
+    spans = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+    return [(slice(start, end), slice(0, end)) for start, end in spans]
+
+
+def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+    scale = q.shape[-1] ** -0.5
+    if mask is None:
+        return torch.bmm(q, k.transpose(1, 2)).mul_(scale)
+    return torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
 
 
 def _turn(x: Tensor, turn: Tensor) -> Tensor:
@@ -188,7 +215,8 @@ def fused_attention(
         qkv: queries, keys, values of all heads, one after another; contiguous.
         heads: H.
         kv_heads: K, which divides H: each key head serves H / K query heads.
-        mask: ``(B or 1, T, T)`` in the dtype of ``qkv``, added to the scaled scores.
+        mask: ``(B or 1, T, T)`` in the dtype of ``qkv``, added to the scaled scores; it closes to a query at least all
+            that comes after it. None: every query sees everything.
         turn: rotary positions, complex ``(B or 1, T, 1, d / 2)``: query and key entries 2i and 2i + 1 are turned
             as one complex number (transformers keeps entries i and i + d / 2: see ``neighbours``).
     """

@@ -13,7 +13,7 @@ from vilau.world.choices import (
     possible_dimensions,
     scene_choice,
 )
-from vilau.world.clips import Clip, clip_questions, repetition_questions
+from vilau.world.clips import Clip, clip_caption, clip_questions, repetition_questions
 from vilau.world.open_questions import open_question
 from vilau.world.pairs import pair_questions, possible_categories
 from vilau.world.questions import PairStatistics, pope_questions
@@ -22,6 +22,7 @@ from vilau.world.scene import Level, Scene, pick
 FORMS = ("probe", "pair", "options", "hint", "open")
 CHOICE_SHARE = 0.5
 """How often each of SEED-Bench's dimensions about clips is asked, where the clip allows it."""
+DESCRIBE_CLIP = "describe the clip ."
 LETTER_ENDING = "\nAnswer with the option's letter from the given choices directly."
 
 
@@ -43,9 +44,10 @@ def exam_turn(
 def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]]:
     """Return up to ``num`` questions about a clip, each with its answer, some with lettered options.
 
-    Families take turns, so that what every clip allows does not crowd out what few do.
+    Families take turns, so that what every clip allows does not crowd out what few do. To describe the clip is
+    a family of its own: its caption tells every motion at once.
     """
-    families: dict[str, list[tuple[str, str]]] = {}
+    families = {"caption": [(DESCRIBE_CLIP, clip_caption(clip, rng))]}
     for question in (*clip_questions(clip, rng), *repetition_questions(clip)):
         turn = (question.question, question.answer)
         families.setdefault(question.family, []).append(turn)

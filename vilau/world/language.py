@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from vilau.world.clips import clip_caption, clip_questions, sample_clip
+from vilau.world.families import region
 from vilau.world.prompts import SKILLS, sample_prompt, true_prompt
 from vilau.world.questions import questions
 from vilau.world.scene import LEVELS, pick, sample_scene, stream_rng
@@ -66,14 +67,21 @@ _NOISY_TEMPLATES = ("{things}", "a picture of {things}", "an image with {things}
 # ------------------------------------------------------------------ captions
 
 
-def dense_caption(scene: Scene, rng: random.Random) -> str:
+def dense_caption(scene: Scene, rng: random.Random, *, places: bool = False) -> str:
     """Tell everything: all things from left to right with all attributes, background, one relation.
 
     The relation joins two things whose (colour, shape) nothing else in the scene shares; there is
-    none if no two such things lie clearly apart.
+    none if no two such things lie clearly apart. With ``places`` each thing is said to stand ``to the
+    top left``, or in another ninth of the canvas, unless it stands on a boundary.
     """
     things = sorted(scene.things, key=lambda thing: (thing.x, thing.y))
     phrases = [a(noun(thing, size=True, texture=True, part=True)) for thing in things]
+    if places:
+        found = [region(thing, scene.image_size) for thing in things]
+        phrases = [
+            phrase if place is None else f"{phrase} to the {place}"
+            for phrase, place in zip(phrases, found, strict=True)
+        ]
     text = pick(rng, _DENSE_TEMPLATES).format(
         things=listing(phrases),
         background=scene.background,
