@@ -7,6 +7,7 @@ import torch
 
 from tests.callbacks.toys import Toy, loader, trainer
 from vilau.callbacks.category_fid import CategoryFID
+from vilau.callbacks.category_judge import CategoryJudge
 from vilau.callbacks.clip_quality import ClipQuality
 from vilau.callbacks.question_answering import QuestionAnswering
 from vilau.callbacks.skill_scores import SkillScores
@@ -173,6 +174,38 @@ def test_fid_by_category_stands_beside_both_floors(tmp_path) -> None:
     batches[0].references = real[:6]
     with pytest.raises(DataError, match="came without two real pictures for each prompt"):
         trainer(tmp_path, CategoryFID()).test(Copies(), loader(batches[0]), verbose=False)
+
+
+def test_prompts_of_categories_are_judged(tmp_path) -> None:
+    star = requirements_to_json([Requirement("has", {"shape": "star", "color": "red"})])
+    grass = requirements_to_json([Requirement("background", word="grass")])
+    real = pictures(red_star(), red_star(), red_star(), red_star())
+    batch = PromptBatch(
+        prompts=["a", "b", "c", "d"], requirements=[star, star, grass, star],
+        skills=[["attribute"], ["attribute"], ["spatial relation"], ["attribute"]],
+        references=torch.cat([real, pictures(*(scene_at("val", i, level="easy") for i in range(4)))]),
+        benchmark="world_mjhq", categories=["attribute", "spatial relation"],
+    )  # fmt: skip
+    nothing = pictures(Scene((), "black", 64))
+
+    class Faithful(Artist):
+        def rebuild(self, images: torch.Tensor) -> torch.Tensor:
+            return images
+
+    callback = CategoryJudge()
+    model = Faithful(drawn=torch.cat([real[:1], nothing, real[:2]]))
+    (values,) = trainer(tmp_path, callback).test(model, loader(batch), verbose=False)
+    assert values["test/world_mjhq_followed"] == 0.75
+    assert values["test/world_mjhq_followed/attribute"] == pytest.approx(2 / 3)
+    assert values["test/world_mjhq_followed/spatial_relation"] == 1.0
+    assert values["test/world_mjhq_followed_random_scene"] < 0.5
+    assert values["test/world_mjhq_followed_reconstruction/attribute"] == 1.0
+    assert callback.passports.keys() == values.keys()
+    assert callback.passports["test/world_mjhq_followed/attribute"].num_samples == 3
+    ceiling = callback.passports["test/world_mjhq_followed_reconstruction"]
+    assert ceiling.details.startswith("ceiling: the tower's reconstructions")
+    with pytest.raises(DataError, match="Toy has no `rebuild`, which CategoryJudge asks for"):
+        trainer(tmp_path, CategoryJudge()).test(Toy(), loader(batch), verbose=False)
 
 
 def test_the_distance_equals_torchmetrics() -> None:

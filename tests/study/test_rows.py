@@ -34,7 +34,7 @@ def sweep(shop: Workshop) -> Workshop:
         + ROWS
         + "  columns:\n    FID: {metric: evaluate/test/fid, higher_is_better: false, format: .2f}\n"
         "  baselines:\n    real: {FID: evaluate/test/fid_real}\n"
-        "  paper:\n    low: {FID: 14.1}\n"
+        "  paper:\n    low: {FID: 14.1}\n    high: {FID: 13.0}\n"
     )
     claims = (
         "claims:\n  - {says: more is better, holds: 'min(high.FID, 9) < max(low.FID, real.FID)'}\n"
@@ -59,10 +59,14 @@ def test_rows_are_endings_of_one_runs_metrics(sweep: Workshop, tmp_path: Path) -
     results = collect(sweep.plan(seeds=[0, 1]), store)
     assert [(row.name, row.label) for row in results.ours] == [("low", "1"), ("high", "2.5")]
     assert results.ours[1].cells["FID"].values == {0: 1.0, 1: 1.1}
-    assert [(row.label, row.cells["FID"].mean) for row in results.paper] == [("1", 14.1)]
+    assert [(row.label, row.cells["FID"].mean) for row in results.paper] == [
+        ("1", 14.1),
+        ("2.5", 13.0),
+    ]
     text = terminal_table(results)
     assert "1.05 ± 0.07" in text
     assert cell_text(results, "paper: 1", 0) == "14.1"
+    assert cell_text(results, "paper: 2.5", 0) == "13.0"  # with its neighbour's decimals
     (claim,) = results.claims
     assert (claim.holds, claim.seeds_holding) == (True, 2)
     assert claim.shown == "min(1.05, 9) < max(3.05, 0.55)"

@@ -3,6 +3,7 @@
 from typing import Any
 
 import lightning.pytorch as pl
+from torch import Tensor
 
 from vilau.callbacks.measuring import MeasuringCallback
 from vilau.errors import DataError
@@ -20,6 +21,28 @@ DETAILS = {
     "_floor": "floor: other real pictures against real pictures",
     "_rebuilt": "floor: reconstructions of the real pictures against them",
 }
+
+
+def real_pictures(
+    callback: pl.Callback, pl_module: pl.LightningModule, batch: PromptBatch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return real pictures of a batch's prompts, others of their categories, and the first rebuilt.
+
+    Raises:
+        DataError: the batch came without them, or the module has no tokenizer to rebuild with.
+    """
+    if batch.references is None or len(batch.references) != 2 * len(batch.prompts):
+        raise DataError(
+            f"A batch of {BENCHMARK} came without two real pictures for each prompt; use TwinBenchmarks, "
+            "which gives them."
+        )
+    if not isinstance(pl_module, Rebuilds):
+        raise DataError(
+            f"{type(pl_module).__name__} has no `rebuild`, which {type(callback).__name__} asks for; take the "
+            "callback out of trainer.callbacks."
+        )
+    real, other = batch.references.chunk(2)
+    return real, other, pl_module.rebuild(real)
 
 
 class CategoryFID(MeasuringCallback):
@@ -60,24 +83,14 @@ class CategoryFID(MeasuringCallback):
         ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
         if not ours or not isinstance(outputs, DrawingOutput):
             return False
-        if batch.references is None or len(batch.references) != 2 * len(batch.prompts):
-            raise DataError(
-                f"A batch of {BENCHMARK} came without two real pictures for each prompt; use TwinBenchmarks, "
-                "which gives them."
-            )
-        if not isinstance(pl_module, Rebuilds):
-            raise DataError(
-                f"{type(pl_module).__name__} has no `rebuild`, which CategoryFID asks for; take the callback out "
-                "of trainer.callbacks."
-            )
+        real, other, rebuilt = real_pictures(self, pl_module, batch)
         if self.distances is None:
             sets = (*AGAINST.values(), REAL)
             self.distances = CategoryFrechet(sets, batch.categories, self.features)
             self.distances.to(pl_module.device)
         categories = [skills[0] for skills in batch.skills]
-        real, other = batch.references.chunk(2)
         for name, images in (
-            (DRAWN, outputs.images), (REAL, real), (OTHER, other), (REBUILT, pl_module.rebuild(real)),
+            (DRAWN, outputs.images), (REAL, real), (OTHER, other), (REBUILT, rebuilt),
         ):  # fmt: skip
             self.distances.update(images, categories, name)
         self.prompts.update(texts=batch.prompts)

@@ -33,8 +33,8 @@ class TwinBenchmarks(StreamedDataModule):
     """Twins of published benchmarks by name, as test loaders.
 
     Questions come as ``QuestionBatch`` (for `QuestionAnswering`), prompts to draw as ``PromptBatch``:
-    ``world_genai`` for `SkillScores`, ``world_mjhq`` for `CategoryFID`; ``world_vbench`` as ``ClipPromptBatch``
-    for `ClipQuality`.
+    ``world_genai`` for `SkillScores`, ``world_mjhq`` for `CategoryFID` and `CategoryJudge`; ``world_vbench`` as
+    ``ClipPromptBatch`` for `ClipQuality`.
 
     Args:
         benchmarks: names of `vilau.data.twins.sets.TWINS` and `vilau.data.twins.prompts.DRAWN`.

@@ -6,7 +6,7 @@ from html import escape
 
 from vilau.study.figures import COLOURS
 from vilau.study.numbers import show_number
-from vilau.study.results import Results, Row
+from vilau.study.results import Results, Row, show_cell
 from vilau.study.schema import Column
 from vilau.study.table import WIDE, arrow
 
@@ -89,7 +89,7 @@ def _cell(results: Results, kind: str, row: Row, heading: str) -> str:
     if cell.mean is None:
         return f'<td class="{kind} empty" title="{escape(cell.note)}">{escape(cell.short)}</td>'
     if kind == "paper":
-        return f'<td class="{kind}">{cell.mean:g}</td>'
+        return f'<td class="{kind}">{show_cell(cell, column)}</td>'
     spread = f" <small>± {show_number(cell.sd, column)}</small>" if cell.sd is not None else ""
     best = " best" if kind == "ours" and _best(results.ours, heading, column) == row.name else ""
     return f'<td class="{kind}{best}"><span>{show_number(cell.mean, column)}</span>{spread}</td>'

@@ -28,6 +28,8 @@ class Measured:
     note: str = ""
     """The reason in a sentence."""
     passport: dict[str, Any] | None = None
+    decimals: int | None = None
+    """Of a number of the paper, in the paper's unit: how many it is printed with."""
 
     @property
     def mean(self) -> float | None:
@@ -99,10 +101,7 @@ def collect(plan: Plan, store: Store, reasons: Mapping[str, str] | None = None) 
         Row(name, name, {heading: reader.baseline(entry) for heading, entry in cells.items()})
         for name, cells in study.baselines.items()
     ]
-    paper = [
-        Row(name, labels[name], {h: Measured({0: v}) for h, v in cells.items()})
-        for name, cells in study.paper.items()
-    ]
+    paper = _paper(study.paper, labels)
     cells = {
         f"{row.name}.{h}": row.cells[h].values for row in [*ours, *baselines] for h in row.cells
     }
@@ -197,6 +196,23 @@ class _Reader:
         return f"{place} has not been run."
 
 
+def _paper(rows: Mapping[str, Mapping[str, float]], labels: Mapping[str, str]) -> list[Row]:
+    """The paper's lines; the numbers of a column have as many decimals as the most exact of them (YAML drops zeros)."""
+    decimals: dict[str, int] = {}
+    for cells in rows.values():
+        for heading, value in cells.items():
+            digits = len(f"{value:g}".partition(".")[2])
+            decimals[heading] = max(digits, decimals.get(heading, 0))
+    return [
+        Row(
+            name,
+            labels[name],
+            {h: Measured({0: v}, decimals=decimals[h]) for h, v in cells.items()},
+        )
+        for name, cells in rows.items()
+    ]
+
+
 def _refuse_unlike(cells: list[Measured]) -> None:
     """Empty the cells of a column whose passport differs from that of most."""
     filled = [cell for cell in cells if cell.values]
@@ -224,16 +240,16 @@ def _difference(reference: dict[str, Any] | None, other: dict[str, Any] | None) 
     )
 
 
-def show_cell(cell: Measured | None, column: Column, *, printed: bool = False) -> str:
+def show_cell(cell: Measured | None, column: Column) -> str:
     """Return ``mean``, ``mean ± sd``, the short reason, or a dash for an empty cell.
 
-    A ``printed`` number is the paper's and stands as it was written, in the paper's unit.
+    A number of the paper stands as it was printed there, in the paper's unit.
     """
     if cell is None:
         return "–"
     if cell.mean is None:
         return cell.short or "–"
-    if printed:
-        return f"{cell.mean:g}"
+    if cell.decimals is not None:
+        return f"{cell.mean:.{cell.decimals}f}"
     text = show_number(cell.mean, column)
     return text if cell.sd is None else f"{text} ± {show_number(cell.sd, column)}"

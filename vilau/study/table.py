@@ -142,7 +142,7 @@ def _grid(results: Results) -> list[list[str]]:
         if rows:
             lines.append([])
         lines += [
-            [_title(kind, row), *(_text(kind, row, heading, columns) for heading in columns)]
+            [_title(kind, row), *(_text(row, heading, columns) for heading in columns)]
             for row in rows
         ]
     return lines
@@ -158,7 +158,7 @@ def _turned(results: Results) -> list[list[str]]:
         bar = ["│"] if number else []
         header += [*bar, *(_title(kind, row) for row in rows)]
         for line, heading in zip(lines, columns, strict=True):
-            line += [*bar, *(_text(kind, row, heading, columns) for row in rows)]
+            line += [*bar, *(_text(row, heading, columns) for row in rows)]
     return [header, [], *lines]
 
 
@@ -166,8 +166,8 @@ def _title(kind: str, row: Row) -> str:
     return f"{_PAPER}{row.label}" if kind == "paper" else row.label
 
 
-def _text(kind: str, row: Row, heading: str, columns: Mapping[str, Column]) -> str:
-    return show_cell(row.cells.get(heading), columns[heading], printed=kind == "paper")
+def _text(row: Row, heading: str, columns: Mapping[str, Column]) -> str:
+    return show_cell(row.cells.get(heading), columns[heading])
 
 
 def _aligned(grid: list[list[str]]) -> list[str]:

@@ -22,6 +22,7 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
     import lightning.pytorch as pl
 
     from vilau.callbacks.category_fid import CategoryFID
+    from vilau.callbacks.category_judge import CategoryJudge
     from vilau.callbacks.clip_quality import ClipQuality
     from vilau.callbacks.question_answering import QuestionAnswering
     from vilau.callbacks.skill_scores import SkillScores
@@ -37,8 +38,8 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
     )
     data = twin_data(names, module.model.tokenizer.spec.image_size, args)
     callbacks: list[Any] = [QuestionAnswering(style=args.style)]
-    extra = {GENAI: SkillScores, MJHQ: CategoryFID, VBENCH: ClipQuality}
-    callbacks += [make() for name, make in extra.items() if name in names]
+    extra = {GENAI: [SkillScores], MJHQ: [CategoryFID, CategoryJudge], VBENCH: [ClipQuality]}
+    callbacks += [make() for name in extra if name in names for make in extra[name]]
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=1 if device.index is None else [device.index],

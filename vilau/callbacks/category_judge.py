@@ -1,0 +1,66 @@
+"""Which share of the prompts of each category the drawings of MJHQ's twin satisfy, by the strict rule."""
+
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor
+
+from vilau.callbacks.category_fid import BENCHMARK, real_pictures
+from vilau.callbacks.judging import JudgingCallback
+from vilau.metrics.drawn_scores import judged_pictures
+from vilau.types import DrawingOutput, Passport, PromptBatch
+
+DETAILS = {
+    "": "",
+    "_reconstruction": "ceiling: the tower's reconstructions of real pictures of the prompts",
+    "_random_scene": "baseline: real pictures that were not drawn for the prompt",
+}
+
+
+class CategoryJudge(JudgingCallback):
+    """Judges the drawings of MJHQ's twin, a few hundred prompts of one kind in each category.
+
+    * ``test/world_mjhq_followed``: the share of prompts all of whose requirements hold, and
+      ``test/world_mjhq_followed/<category>``: ``attribute`` prompts ask for one thing (``a large red star``), ``scene``
+      for one on a background, ``spatial_relation`` and ``counting`` for several.
+    * ``test/world_mjhq_followed_reconstruction`` (and ``/<category>``): real pictures of the prompts through the tower;
+      what no drawing can be expected to pass.
+    * ``test/world_mjhq_followed_random_scene`` (and ``/<category>``): real pictures of other prompts of the category.
+
+    Args:
+        judge: a saved detector's folder; None: the shipped verifier.
+    """
+
+    def observe(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
+    ) -> bool:
+        """Judge a batch's drawings, the reconstructions of its real pictures, and other real pictures."""
+        ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
+        if not ours or not isinstance(outputs, DrawingOutput):
+            return False
+        _, other, rebuilt = real_pictures(self, pl_module, batch)
+        self.prompts.update(texts=batch.prompts)
+        self._add("", outputs.images, batch)
+        self._add("_reconstruction", rebuilt, batch)
+        self._add("_random_scene", other, batch)
+        return True
+
+    def _add(self, kind: str, images: Tensor, batch: PromptBatch) -> None:
+        judged = judged_pictures(self.judge, images, batch.requirements)
+        for found, (category, *_) in zip(judged, batch.skills, strict=True):
+            if found is not None:
+                for tail in ("", f"/{category.replace(' ', '_')}"):
+                    self.means.update({f"{kind}{tail}": [float(found.exact)]})
+
+    def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
+        """Report."""
+        digest, _ = self.prompts.compute()
+        for name, (mean, count) in self.means.compute().items():
+            passport = Passport(
+                metric="share of prompts satisfied",
+                features=self.judge.name,
+                reference=f"{BENCHMARK} prompts {digest}",
+                num_samples=count,
+                details=DETAILS[name.split("/")[0]],
+            )
+            self.report(pl_module, f"{split}/{BENCHMARK}_followed{name}", mean, passport)
