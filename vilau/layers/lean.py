@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 BLOCK = 96
-"""Queries of causal attention computed together (benchmarks/results/attention_*)."""
+"""Queries of causal attention computed together (benchmarks/results/language_step_*)."""
 
 
 def product_dtype(like: Tensor) -> torch.dtype:

@@ -38,7 +38,11 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
     )
     data = twin_data(names, module.model.tokenizer.spec.image_size, args)
     callbacks: list[Any] = [QuestionAnswering(style=args.style)]
-    extra = {GENAI: [SkillScores], MJHQ: [CategoryFID, CategoryJudge], VBENCH: [ClipQuality]}
+    extra: dict[str, list[Any]] = {
+        GENAI: [SkillScores],
+        MJHQ: [CategoryFID, CategoryJudge],
+        VBENCH: [ClipQuality],
+    }
     callbacks += [make() for name in extra if name in names for make in extra[name]]
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
