@@ -64,7 +64,7 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
         for label in labels:
             _draw_variant(axes, [line for line in lines if line.label == label])
         if len(labels) > 1 and index == 0:
-            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+            _legend(figure, axes)
         if index // columns == rows - 1 or index + columns >= len(panels):
             axes.set_xlabel("step", fontsize=8, color=_INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -136,7 +136,7 @@ def _panels_over(panels: Mapping[str, Sequence[Bars]], name: str) -> tuple[Figur
             )  # fmt: skip
         axes.set_xlabel(name, fontsize=8, color=_INK)
         if len(items) > 1 and index == 0:
-            axes.legend(frameon=False, fontsize=8, labelcolor=_INK)
+            _legend(figure, axes)
         all_axes.append(axes)
     return figure, all_axes
 
@@ -172,10 +172,7 @@ def draw_bars(
     axes.set_xticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
-    figure.legend(
-        *axes.get_legend_handles_labels(), loc="outside lower center", ncols=8, frameon=False,
-        fontsize=8, labelcolor=_INK,
-    )  # fmt: skip
+    _legend(figure, axes)
     _save(figure, path)
 
 
@@ -190,8 +187,11 @@ def smoothed(values: Sequence[float]) -> list[float]:
 
 
 def _unrepeated(curve: Curve) -> Curve:
-    """Drop the repetitions of a value that is measured seldom and logged at every step."""
-    if len(set(curve.values)) > len(curve.values) / 2:
+    """Drop the repetitions of a value that is measured seldom and logged at every step.
+
+    A short curve has none: what stays the same there, such as 0, was measured so.
+    """
+    if not _is_noisy(curve.values) or len(set(curve.values)) > len(curve.values) / 2:
         return curve
     kept = [
         index
@@ -236,6 +236,17 @@ def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
         means = [statistics.fmean(table[step] for table in tables) for step in shared]
         means = smoothed(means) if _is_noisy(means) else means
         axes.plot(shared, means, color=finite[0].colour, linewidth=1.9, label=finite[0].label)
+
+
+def _legend(figure: Figure, axes: Axes) -> None:
+    """One legend for all panels, below them, where it covers nothing."""
+    handles, labels = axes.get_legend_handles_labels()
+    wide = figure.get_size_inches()[0]
+    letters = max(len(label) for label in labels) + 6  # and the line before it
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=max(1, int(wide * 13 / letters)), frameon=False,
+        fontsize=8, labelcolor=_INK,
+    )  # fmt: skip
 
 
 def _figure(columns: int, rows: int) -> Figure:
