@@ -18,7 +18,7 @@ DETAILS = {
 
 
 class CategoryJudge(JudgingCallback):
-    """Judges the drawings of MJHQ's twin, a few hundred prompts of one kind in each category.
+    """Judges the drawings of MJHQ's twin, equally many prompts of one kind in each category.
 
     * ``test/world_mjhq_followed``: the share of prompts all of whose requirements hold, and
       ``test/world_mjhq_followed/<category>``: ``attribute`` prompts ask for one thing (``a large red star``), ``scene``
