@@ -33,11 +33,17 @@ def test_a_value_that_is_logged_again_and_again_is_drawn_once(tmp_path, monkeypa
     assert list(figure.axes[0].lines[0].get_xdata()) == [0, 50]
 
 
-def test_the_legend_lies_below_all_panels(tmp_path, monkeypatch) -> None:
+def test_the_legend_lies_below_all_panels_and_names_each_variant_once(
+    tmp_path, monkeypatch
+) -> None:
+    nan = float("nan")
     lines = [Line(label, COLOURS[0], Curve([1, 2], [1.0, 2.0])) for label in ("a", "b")]
-    figure = drawn({"val/x": lines, "val/y": lines}, tmp_path, monkeypatch)
+    broken = [Line("a", COLOURS[0], Curve([1, 2], [nan, nan]))]
+    figure = drawn({"val/w": broken, "val/x": lines, "val/y": lines}, tmp_path, monkeypatch)
     assert all(axes.get_legend() is None for axes in figure.axes)
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["a", "b"]
     figure.canvas.draw()
+    alone = drawn({"val/x": lines[:1]}, tmp_path, monkeypatch)
+    assert not alone.legends
     assert legend.get_window_extent().y1 < min(axes.get_window_extent().y0 for axes in figure.axes)

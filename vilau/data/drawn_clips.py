@@ -23,8 +23,7 @@ class ClipSpec:
         num_frames: frames of a clip as it is drawn.
         seen_frames: so many of them, evenly spread, the model reads or draws; None: all.
         num_objects: smallest and largest number of objects.
-        one_object_share: share of the training clips that show a single object; what things do is learnt from
-            such clips first.
+        one_object_share: share of the training clips that show a single object.
     """
 
     num_train: int = 20000

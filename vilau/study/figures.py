@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -63,12 +64,11 @@ def draw_curves(panels: Mapping[str, Sequence[Line]], path: Path) -> None:
         labels = list(dict.fromkeys(line.label for line in lines))
         for label in labels:
             _draw_variant(axes, [line for line in lines if line.label == label])
-        if len(labels) > 1 and index == 0:
-            _legend(figure, axes)
         if index // columns == rows - 1 or index + columns >= len(panels):
             axes.set_xlabel("step", fontsize=8, color=_INK)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.set_xlim(left=0)
+    _legend(figure)
     _save(figure, path)
 
 
@@ -135,9 +135,8 @@ def _panels_over(panels: Mapping[str, Sequence[Bars]], name: str) -> tuple[Figur
                 label=item.label, marker="o", markersize=4, linewidth=1.6, elinewidth=1,
             )  # fmt: skip
         axes.set_xlabel(name, fontsize=8, color=_INK)
-        if len(items) > 1 and index == 0:
-            _legend(figure, axes)
         all_axes.append(axes)
+    _legend(figure)
     return figure, all_axes
 
 
@@ -172,7 +171,7 @@ def draw_bars(
     axes.set_xticks(range(len(families)), [family.replace("_", " ") for family in families])
     axes.tick_params(axis="x", length=0)
     axes.grid(visible=False, axis="x")
-    _legend(figure, axes)
+    _legend(figure)
     _save(figure, path)
 
 
@@ -238,13 +237,18 @@ def _draw_variant(axes: Axes, lines: Sequence[Line]) -> None:
         axes.plot(shared, means, color=finite[0].colour, linewidth=1.9, label=finite[0].label)
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """One legend for all panels, below them, where it covers nothing."""
-    handles, labels = axes.get_legend_handles_labels()
-    wide = figure.get_size_inches()[0]
-    letters = max(len(label) for label in labels) + 6  # and the line before it
+def _legend(figure: Figure) -> None:
+    """One legend for all panels, below them, where it covers nothing; none where there is nothing to tell apart."""
+    named: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    if len(named) < 2:
+        return
+    letters = max(map(len, named)) + 6  # and the line before it
+    columns = max(1, int(figure.get_size_inches()[0] * 13 / letters))
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=max(1, int(wide * 13 / letters)), frameon=False,
+        list(named.values()), list(named), loc="outside lower center", ncols=columns, frameon=False,
         fontsize=8, labelcolor=_INK,
     )  # fmt: skip
 
