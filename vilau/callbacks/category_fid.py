@@ -5,12 +5,12 @@ from typing import Any
 import lightning.pytorch as pl
 from torch import Tensor
 
-from vilau.callbacks.measuring import MeasuringCallback
+from vilau.callbacks.measuring import MeasuringCallback, drawn_for
 from vilau.errors import DataError
 from vilau.metrics.category_frechet import CategoryFrechet
 from vilau.metrics.frechet import FrechetDistance
 from vilau.metrics.passport import SetFingerprint
-from vilau.types import DrawingOutput, Passport, PromptBatch, Rebuilds
+from vilau.types import Passport, PromptBatch, Rebuilds
 
 BENCHMARK = "world_mjhq"
 DRAWN, REAL, OTHER, REBUILT = "drawn", "real", "other real", "rebuilt"
@@ -80,8 +80,7 @@ class CategoryFID(MeasuringCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
         """Add a batch's drawings, real pictures, and reconstructions of these."""
-        ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
-        if not ours or not isinstance(outputs, DrawingOutput):
+        if not drawn_for(BENCHMARK, outputs, batch):
             return False
         real, other, rebuilt = real_pictures(self, pl_module, batch)
         if self.distances is None:

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from vilau.callbacks.category_fid import BENCHMARK, real_pictures
 from vilau.callbacks.judging import JudgingCallback
+from vilau.callbacks.measuring import drawn_for
 from vilau.metrics.drawn_scores import judged_pictures
-from vilau.types import DrawingOutput, Passport, PromptBatch
+from vilau.types import Passport, PromptBatch
 
 DETAILS = {
     "": "",
@@ -35,8 +36,7 @@ class CategoryJudge(JudgingCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
         """Judge a batch's drawings, the reconstructions of its real pictures, and other real pictures."""
-        ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
-        if not ours or not isinstance(outputs, DrawingOutput):
+        if not drawn_for(BENCHMARK, outputs, batch):
             return False
         _, other, rebuilt = real_pictures(self, pl_module, batch)
         self.prompts.update(texts=batch.prompts)

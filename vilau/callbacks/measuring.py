@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from vilau.errors import DataError
-from vilau.types import Passport
+from vilau.types import DrawingOutput, Passport, PromptBatch
+
+
+def drawn_for(benchmark: str, outputs: Any, batch: Any) -> bool:
+    """Whether a batch holds prompts of the twin ``benchmark``, and the module's step drew them."""
+    ours = isinstance(batch, PromptBatch) and batch.benchmark == benchmark
+    return ours and isinstance(outputs, DrawingOutput)
 
 
 class MeasuringCallback(pl.Callback):

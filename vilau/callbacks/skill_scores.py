@@ -5,8 +5,9 @@ from typing import Any
 import lightning.pytorch as pl
 
 from vilau.callbacks.judging import JudgingCallback
+from vilau.callbacks.measuring import drawn_for
 from vilau.metrics.drawn_scores import judged_pictures
-from vilau.types import DrawingOutput, Passport, PromptBatch
+from vilau.types import Passport
 
 BENCHMARK = "world_genai"
 
@@ -30,8 +31,7 @@ class SkillScores(JudgingCallback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any
     ) -> bool:
         """Judge a batch's drawings."""
-        ours = isinstance(batch, PromptBatch) and batch.benchmark == BENCHMARK
-        if not ours or not isinstance(outputs, DrawingOutput):
+        if not drawn_for(BENCHMARK, outputs, batch):
             return False
         self.prompts.update(texts=batch.prompts)
         judged = judged_pictures(self.judge, outputs.images, batch.requirements)
