@@ -194,7 +194,9 @@ def test_prompts_of_categories_are_judged(tmp_path) -> None:
 
     callback = CategoryJudge()
     model = Faithful(drawn=torch.cat([real[:1], nothing, real[:2]]))
-    (values,) = trainer(tmp_path, callback).test(model, loader(batch), verbose=False)
+    other = SkillScores()  # of another twin
+    (values,) = trainer(tmp_path, callback, other).test(model, loader(batch), verbose=False)
+    assert not other.passports
     assert values["test/world_mjhq_followed"] == 0.75
     assert values["test/world_mjhq_followed/attribute"] == pytest.approx(2 / 3)
     assert values["test/world_mjhq_followed/spatial_relation"] == 1.0
