@@ -18,6 +18,7 @@ import vilau.training
 from vilau.costs import counts, estimate, shown
 from vilau.costs.asked import POPE_MODES, Asked, asked
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
+from vilau.costs.documents import Form, document_forms
 from vilau.costs.modules import MODULES
 from vilau.costs.show import duration, quantity
 from vilau.costs.stage import ZERO_SHOT_CLASSES
@@ -414,7 +415,14 @@ def test_what_cannot_be_known_is_none(stage: dict[str, Any]) -> None:
         (DATA_DEFAULTS, (ImageTextPairs, MultimodalMixture, Instructions, WorldBenchmarks)),
         (
             MODEL_DEFAULTS,
-            (TowerTraining, ContrastiveAblation, Evaluation, GuidanceSweep, SceneDetectorTraining),
+            (
+                TowerTraining,
+                ContrastiveAblation,
+                SupervisedFineTuning,
+                Evaluation,
+                GuidanceSweep,
+                SceneDetectorTraining,
+            ),  # fmt: skip
         ),
     ],
     ids=["data", "model"],
@@ -532,3 +540,22 @@ def test_twins_are_counted_as_they_are_asked(given: dict[str, Any], video: int) 
     assert clips == video
     drawn = sum(len(one) for one in module.sets if not isinstance(one, TwinSet))
     assert told.prompts == drawn
+
+
+def test_single_turns_read_their_picture_each_unless_it_is_shared() -> None:
+    def forms(share_images: bool) -> list[Form]:
+        data = {
+            "class_path": "vilau.data.instructions.Instructions",
+            "init_args": {"turns_per_image": 6, "drawing_share": 0.1, "single_turn_share": 0.5},
+        }
+        model = {"checkpoint": "unused", "share_images": share_images}
+        return document_forms(config("finetune.SupervisedFineTuning", model) | {"data": data})
+
+    def total(name: str, share_images: bool) -> float:
+        return sum(form.share * getattr(form, name) for form in forms(share_images))
+
+    for name in ("text", "targets"):
+        assert total(name, True) == pytest.approx(total(name, False))
+    # 0.1 drawn, 0.45 conversations, and 0.45 six times.
+    assert total("images", True) == pytest.approx(1.0)
+    assert total("images", False) == pytest.approx(0.1 + 0.45 + 6 * 0.45)

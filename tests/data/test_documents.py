@@ -162,6 +162,26 @@ def test_conversations_about_a_scene(world: WorldSpec) -> None:
         assert len({turn.text for turn in turns[::2]}) == len(turns) // 2
 
 
+def test_questions_that_stand_alone(world: WorldSpec) -> None:
+    """The same questions as in conversations, each a document that shows the picture itself."""
+    settings = {"world": world, "global_batch_size": 10, "turns_per_image": 3, "video_share": 0.2}
+    together = ready(Instructions(**settings))
+    apart = ready(Instructions(**settings, single_turn_share=1.0))
+    for talks, alone in zip(together.val_dataloader(), apart.val_dataloader(), strict=True):
+        turns = []
+        for document in talks.documents:
+            shown, *said = document.segments
+            turns += [(shown, *said[n : n + 2]) for n in range(0, len(said), 2)]
+        assert [document.segments for document in alone.documents] == turns
+        assert all(document.chat for document in alone.documents)
+        assert torch.equal(talks.images, alone.images)
+    half = documents(ready(Instructions(**settings, single_turn_share=0.5)).train_dataloader())
+    singles = sum(len(document.segments) == 3 for document in half)
+    assert 80 < singles < len(half) - 20
+    with pytest.raises(ConfigError, match=r"data.single_turn_share is 2; write a share from 0 to"):
+        Instructions(single_turn_share=2)
+
+
 def test_answers_are_true_and_families_balanced(world: WorldSpec) -> None:
     data = ready(Instructions(world=world, global_batch_size=10))
     truth = world_set(world, "train", image_size=64)

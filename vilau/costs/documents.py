@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vilau.costs.config import Config, argument, arguments, class_of
 
@@ -20,7 +20,7 @@ CLIP_FRAMES = 8
 
 @dataclass(frozen=True)
 class Form:
-    """One form of document: how often, how many images, and how many words it holds, learns and draws after."""
+    """One form of document: how many a sample, and how many images, words and learnt words it holds."""
 
     share: float
     images: int
@@ -40,12 +40,14 @@ def document_forms(config: Config) -> list[Form]:
         draw = argument(config, "data", "drawing_share") * (1 - video)
         exam = argument(config, "data", "exam_share")
         text = ((1 - exam) * TURN_TOKENS + exam * EXAM_TOKENS) * turns
-        targets = ANSWER_TOKENS * turns
-        return [
-            Form(1 - draw - video, 1, text, targets),
-            Form(video, frames, TURN_TOKENS * turns, targets),
-            Form(draw, 1, TEXT_TOKENS, 1, drawn=True),
+        reading = [
+            Form(1 - draw - video, 1, text, ANSWER_TOKENS * turns),
+            Form(video, frames, TURN_TOKENS * turns, ANSWER_TOKENS * turns),
         ]
+        if not argument(config, "model", "share_images"):
+            single = argument(config, "data", "single_turn_share")
+            reading = [part for form in reading for part in _parted(form, single, turns)]
+        return [*reading, Form(draw, 1, TEXT_TOKENS, 1, drawn=True)]
     several = argument(config, "data", "interleaved_images")
     forms = [
         Form(argument(config, "data", "image_to_text_share"), 1, TEXT_TOKENS, TEXT_TOKENS),
@@ -60,3 +62,9 @@ def document_forms(config: Config) -> list[Form]:
     ]
     bare = max(0.0, 1 - sum(form.share for form in forms))
     return [*forms, Form(bare, 0, TEXT_TOKENS, TEXT_TOKENS)]
+
+
+def _parted(form: Form, share: float, turns: int) -> list[Form]:
+    """The conversations that stay, and those that become a document a turn, each with its images."""
+    single = Form(form.share * share * turns, form.images, form.text / turns, form.targets / turns)
+    return [replace(form, share=form.share * (1 - share)), single]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,7 +37,7 @@ from vilau.world.scene import Level, Scene, stream_rng
 
 @dataclass(frozen=True)
 class InstructionBatches:
-    """Builds a ``MultimodalBatch`` of chat documents, one per sample index.
+    """Builds a ``MultimodalBatch`` of chat documents: one per sample index, or one per question about it.
 
     Questions about a drawn scene depend on ``(seed, epoch, index)`` alone.
     """
@@ -45,6 +46,7 @@ class InstructionBatches:
     transform: ImageTransform
     level: Level
     turns_per_image: int
+    single_turn_share: float
     exam_share: float
     exam_forms: tuple[str, ...]
     drawing_share: float
@@ -61,7 +63,7 @@ class InstructionBatches:
         for index, record in zip(indices.tolist(), records, strict=True):
             rng = stream_rng(self.seed, "instructions", epoch, index)
             if record.scene and self.video_share and rng.random() < self.video_share:
-                documents.append(self._about_clip(rng, pictures))
+                documents += self._about_clip(rng, pictures)
                 continue
             if is_bundle(record.image):
                 shown = pictures.add_bundle(
@@ -77,14 +79,14 @@ class InstructionBatches:
             if record.image:
                 image = pictures.add(load_image(record, self.transform, rng, self.source))
             if record.scene and image is not None:
-                documents.append(self._about(Scene.from_json(record.scene), image, rng))
+                documents += self._about(Scene.from_json(record.scene), image, rng)
             else:
                 documents.append(conversation(image, record.texts))
         return pictures.batch(documents, image_size=self.transform.image_size)
 
-    def _about(self, scene: Scene, image: int, rng: random.Random) -> Document:
+    def _about(self, scene: Scene, image: int, rng: random.Random) -> list[Document]:
         if rng.random() < self.drawing_share:
-            return drawing_document(image, choose_prompt(scene, self.prompts, rng))
+            return [drawing_document(image, choose_prompt(scene, self.prompts, rng))]
         asked = sample_questions(scene, rng, self.turns_per_image, level=self.level)
         turns = [(question.question, question.answer) for question in asked]
         if self.exam_share:
@@ -94,13 +96,20 @@ class InstructionBatches:
                 else turn
                 for turn in turns
             ]
-        return conversation(image, [text for turn in turns for text in turn])
+        return self._asked(image, turns, rng)
 
-    def _about_clip(self, rng: random.Random, pictures: Pictures) -> Document:
+    def _about_clip(self, rng: random.Random, pictures: Pictures) -> list[Document]:
         clip = self.clips.any(rng)
         turns = clip_turns(clip, rng, self.turns_per_image)
-        frames = pictures.add_clip(self.clips.frames(clip))
-        return conversation(frames, [text for turn in turns for text in turn])
+        return self._asked(pictures.add_clip(self.clips.frames(clip)), turns, rng)
+
+    def _asked(
+        self, shown: int | tuple[int, ...], turns: Sequence[tuple[str, str]], rng: random.Random
+    ) -> list[Document]:
+        """One conversation, or each question alone."""
+        if self.single_turn_share and rng.random() < self.single_turn_share:
+            return [conversation(shown, turn) for turn in turns]
+        return [conversation(shown, [text for turn in turns for text in turn])]
 
 
 class Instructions(StreamedDataModule):
@@ -113,9 +122,11 @@ class Instructions(StreamedDataModule):
         image_folder: what the file's image paths are relative to; None: the file's own folder.
         video_folder: likewise for its videos.
         image_size: side of the images in pixels.
-        global_batch_size: documents per optimizer step over all devices.
+        global_batch_size: samples per optimizer step over all devices: conversations, scenes, clips.
         world: which drawn scenes, where ``path`` is ``world``.
-        turns_per_image: questions about a drawn scene in one document.
+        turns_per_image: questions about a drawn scene or clip.
+        single_turn_share: share of drawn scenes and clips each of whose questions is a document of its own, as
+            benchmarks ask, instead of a turn of one conversation; ``model.share_images`` then reads the picture once.
         exam_share: share of these questions in the forms of the published benchmarks' twins (yes or no,
             lettered options, several elements), which a model only answers as it was taught.
         exam_forms: which of these forms: ``probe`` (POPE), ``pair`` (MME), ``options`` (SEED-Bench), ``hint``
@@ -156,6 +167,7 @@ class Instructions(StreamedDataModule):
         num_workers: int = 0,
         seed: int = 0,
         video_folder: str | None = None,
+        single_turn_share: float = 0.0,
     ) -> None:
         super().__init__(
             image_size=image_size,
@@ -168,6 +180,7 @@ class Instructions(StreamedDataModule):
         drawn = shows_scenes(path, world)
         for key, share in (
             ("exam_share", exam_share), ("drawing_share", drawing_share), ("video_share", video_share),
+            ("single_turn_share", single_turn_share),
         ):  # fmt: skip
             check_share(key, share)
             if share and not drawn:
@@ -185,6 +198,7 @@ class Instructions(StreamedDataModule):
                 )
         self.level = level_of(world)
         self.world, self.turns_per_image = world, turns_per_image
+        self.single_turn_share = single_turn_share
         self.exam_share, self.exam_forms = exam_share, exam_forms
         self.video_share, self.clips = video_share, clips
         self.drawing_share, self.prompts = drawing_share, prompts
@@ -224,6 +238,7 @@ class Instructions(StreamedDataModule):
             transform=ImageTransform(self.image_size, draft=training),
             level=self.level,
             turns_per_image=self.turns_per_image,
+            single_turn_share=self.single_turn_share,
             exam_share=self.exam_share,
             exam_forms=self.exam_forms,
             drawing_share=self.drawing_share,

@@ -16,6 +16,15 @@ WITH_LENGTHS = ("flash_attention_2", "flash_attention_3", "flash_attention_4")
 """Kernels that take the places where documents begin."""
 
 
+def check_sharing(attention: str) -> None:
+    """Raise ``ConfigError`` for a kernel that cannot let several documents go on from one beginning."""
+    if attention not in WITH_MASK:
+        raise ConfigError(
+            f"model.share_images is true, but language.attention {attention} takes no mask, which documents that "
+            f"share their images need; write {', '.join(WITH_MASK)}, or share_images: false."
+        )
+
+
 def check_isolating(attention: str) -> None:
     """Raise ``ConfigError`` for a kernel that cannot keep documents apart."""
     if attention not in (*WITH_MASK, *WITH_LENGTHS):
@@ -26,31 +35,41 @@ def check_isolating(attention: str) -> None:
 
 
 def isolating_arguments(
-    attention: str, documents_BT: Tensor, *, dtype: torch.dtype
+    attention: str,
+    documents_BT: Tensor,
+    *,
+    dtype: torch.dtype,
+    prefixes_BT: Tensor | None = None,
 ) -> dict[str, Any]:
     """Return what a transformers model's forward needs, so that a token sees its own document's past alone.
 
-    ``documents`` numbers the documents of each row, int64 ``(B, T)``, in order. For kernels that take a mask:
+    ``documents`` numbers the documents of each row, int64 ``(B, T)``, in order; ``prefixes`` tells for every token the
+    document that its own goes on from, itself where it begins (None: all begin). For kernels that take a mask:
     ``attention_mask`` ``(B, 1, T, T)``; for the others the places where documents begin, counted over all rows
     one after another (the model then reads them as one row). ``dtype`` is that of the hidden states.
 
-    Raises ``ConfigError`` for any other kernel.
+    Raises ``ConfigError`` for any other kernel, and for one without a mask where documents go on from others.
     """
     check_isolating(attention)
+    if prefixes_BT is not None and not torch.equal(prefixes_BT, documents_BT):
+        check_sharing(attention)
     if attention in WITH_LENGTHS:
         return _lengths(documents_BT)
-    seen = block_causal_mask(documents_BT)[:, None]
+    seen = block_causal_mask(documents_BT, prefixes_BT)[:, None]
     if attention == "sdpa":
         return {"attention_mask": seen}
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=seen.device)
     return {"attention_mask": torch.where(seen, torch.zeros_like(hidden), hidden)}
 
 
-def block_causal_mask(documents_BT: Tensor) -> Tensor:
+def block_causal_mask(documents_BT: Tensor, prefixes_BT: Tensor | None = None) -> Tensor:
     """Bool ``(B, T, T)``: entry [b, q, k] says that token q of row b sees token k."""
     T = documents_BT.shape[1]
     causal_TT = torch.ones(T, T, dtype=torch.bool, device=documents_BT.device).tril()
-    return causal_TT & (documents_BT[:, :, None] == documents_BT[:, None, :])
+    mine = documents_BT[:, :, None] == documents_BT[:, None, :]
+    if prefixes_BT is not None:
+        mine |= prefixes_BT[:, :, None] == documents_BT[:, None, :]
+    return causal_TT & mine
 
 
 def _lengths(documents_BT: Tensor) -> dict[str, Any]:

@@ -120,12 +120,18 @@ class UnifiedModel(nn.Module, ABC):
 
     @abstractmethod
     def losses(
-        self, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+        self,
+        batch: MultimodalBatch,
+        *,
+        packing: bool = False,
+        length_groups: int = 1,
+        share_images: bool = False,
     ) -> LossTerms:
         """Return ``text`` and ``visual`` cross-entropy sums over the batch's targets.
 
         With ``packing`` documents share rows of the language model, without seeing one another; rows go through it
-        in ``length_groups`` groups of similar length.
+        in ``length_groups`` groups of similar length; with ``share_images`` documents that begin with the same
+        images go on from one reading of them.
         """
 
     @abstractmethod

@@ -23,6 +23,7 @@ class SupervisedFineTuning(LanguageTraining):
         loss_average: LossAverage = "global",
         packing: bool = False,
         length_groups: int = 1,
+        share_images: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a pretrained model, which is whatever ``vilau.load`` opens; see ``MultimodalPretraining``."""
@@ -35,6 +36,7 @@ class SupervisedFineTuning(LanguageTraining):
             loss_average=loss_average,
             packing=packing,
             length_groups=length_groups,
+            share_images=share_images,
         )
         self.remember(
             checkpoint=checkpoint,
@@ -45,6 +47,7 @@ class SupervisedFineTuning(LanguageTraining):
             loss_average=loss_average,
             packing=packing,
             length_groups=length_groups,
+            share_images=share_images,
             optimizer=optimizer,
         )
         model = load(checkpoint, dtype=torch.float32)

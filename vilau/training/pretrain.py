@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from vilau.errors import ConfigError
-from vilau.layers.isolation import check_isolating
+from vilau.layers.isolation import check_isolating, check_sharing
 from vilau.layers.pixels import to_uint8
 from vilau.models.interface import LossTerms
 from vilau.models.loading import load_tower
@@ -52,6 +52,7 @@ class LanguageTraining(TrainingModule):
         loss_average: str,
         packing: bool,
         length_groups: int,
+        share_images: bool,
     ) -> None:
         super().__init__(optimizer)
         if not 0 <= caption_dropout <= 1:
@@ -65,7 +66,7 @@ class LanguageTraining(TrainingModule):
         self.loss_weights = loss_weights
         self.guidance_scale = guidance_scale
         self.loss_average, self.packing = loss_average, packing
-        self.length_groups = length_groups
+        self.length_groups, self.share_images = length_groups, share_images
         self._step_counts = StepCounts()
 
     def setup(self, stage: str) -> None:
@@ -74,6 +75,8 @@ class LanguageTraining(TrainingModule):
         check_codes(getattr(self.trainer, "datamodule", None), self.model.tokenizer)
         if stage == "fit" and self.packing:
             check_isolating(str(self.model.language.config._attn_implementation))
+        if stage == "fit" and self.share_images:
+            check_sharing(str(self.model.language.config._attn_implementation))
 
     def on_train_start(self) -> None:
         """Refuse an epoch that ends inside an accumulated step."""
@@ -103,7 +106,12 @@ class LanguageTraining(TrainingModule):
         return own if counts is None else terms.total(self.loss_weights, counts)
 
     def _losses(self, batch: MultimodalBatch) -> LossTerms:
-        return self.model.losses(batch, packing=self.packing, length_groups=self.length_groups)
+        return self.model.losses(
+            batch,
+            packing=self.packing,
+            length_groups=self.length_groups,
+            share_images=self.share_images,
+        )
 
     def _accumulates(self) -> bool:
         """Whether a step's mean runs over parts that are still to come."""
@@ -214,6 +222,7 @@ class MultimodalPretraining(LanguageTraining):
         loss_average: LossAverage = "global",
         packing: bool = False,
         length_groups: int = 1,
+        share_images: bool = False,
         optimizer: OptimizerConfig | None = None,
     ) -> None:
         """Start from a trained tower, which is whatever ``vilau.load_tower`` opens, and a language model.
@@ -224,7 +233,8 @@ class MultimodalPretraining(LanguageTraining):
         ``published`` over those of each rank's micro-batch, then over these. ``packing`` lets documents share rows of
         the language model's ``max_length``, without seeing one another: the same losses with less padding. So does
         ``length_groups``: documents of similar length go through the model together, in so many passes per
-        micro-batch (where clips meet pictures and attention is a CPU's, faster than packing).
+        micro-batch (where clips meet pictures and attention is a CPU's, faster than packing). ``share_images`` reads
+        the images once that several documents of a micro-batch begin with, such as single questions about one picture.
         ``standardise_codes`` folds mean and deviation of the first batch's code vectors into the first layers that
         read them (not published; a start, no layer: with it short runs learn faster).
         """
@@ -237,6 +247,7 @@ class MultimodalPretraining(LanguageTraining):
             loss_average=loss_average,
             packing=packing,
             length_groups=length_groups,
+            share_images=share_images,
         )
         language, head = given(LanguageConfig(), language), given(HeadConfig(), head)
         prompt = given(PromptConfig(), prompt)
@@ -253,6 +264,7 @@ class MultimodalPretraining(LanguageTraining):
             loss_average=loss_average,
             packing=packing,
             length_groups=length_groups,
+            share_images=share_images,
             optimizer=optimizer,
         )
         self.standardise_codes = standardise_codes

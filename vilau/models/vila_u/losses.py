@@ -18,14 +18,22 @@ from vilau.types import MultimodalBatch
 
 
 def cross_entropies(
-    model: Parts, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+    model: Parts,
+    batch: MultimodalBatch,
+    *,
+    packing: bool = False,
+    length_groups: int = 1,
+    share_images: bool = False,
 ) -> LossTerms:
     """Return the ``text`` and ``visual`` cross entropies over the targets of a batch.
 
-    With ``packing`` documents share rows and do not see one another; with ``length_groups`` rows of similar length
-    go through the language model together: the same numbers with less padding.
+    The same numbers come with less work: with ``packing`` documents share rows and do not see one another; with
+    ``length_groups`` rows of similar length go through the language model together; with ``share_images`` documents
+    that begin with the same images go on from one reading of them.
     """
-    layouts = model.sequence.lay_out_in(length_groups, batch.documents, packing=packing)
+    layouts = model.sequence.lay_out_in(
+        length_groups, batch.documents, packing=packing, share_images=share_images
+    )
     for layout in layouts:
         _check_images(layout, batch.num_images)
     codes_NPD, vectors_NPZ = _tokenized(model, batch)
@@ -57,7 +65,9 @@ def _states(model: Parts, layout: Layout, inputs_BTE: Tensor) -> Tensor:
     if layout.documents is None or layout.positions is None:
         # Right padding lies after every real token, so the causal mask alone keeps it out.
         return body(inputs_embeds=inputs_BTE, use_cache=False, **lean).last_hidden_state
-    arguments = isolating_arguments(attention, layout.documents, dtype=inputs_BTE.dtype) | lean
+    arguments = lean | isolating_arguments(
+        attention, layout.documents, dtype=inputs_BTE.dtype, prefixes_BT=layout.prefixes
+    )
     positions_BT = layout.positions
     flat = "attention_mask" not in arguments
     if flat:  # kernels that are told where documents begin read all rows as one

@@ -166,13 +166,20 @@ class VilaU(UnifiedModel):
     # ---------------------------------------------------------------- training
 
     def losses(
-        self, batch: MultimodalBatch, *, packing: bool = False, length_groups: int = 1
+        self,
+        batch: MultimodalBatch,
+        *,
+        packing: bool = False,
+        length_groups: int = 1,
+        share_images: bool = False,
     ) -> LossTerms:
         """Text and visual cross entropy over the targets of a batch (reference 3.4).
 
         Images are uint8, or float in [-1, 1].
         """
-        return cross_entropies(self, batch, packing=packing, length_groups=length_groups)
+        return cross_entropies(
+            self, batch, packing=packing, length_groups=length_groups, share_images=share_images
+        )
 
     def count_targets(self, documents: Sequence[Document]) -> dict[str, int]:
         """Predictions of text tokens and of codes; see ``UnifiedModel.count_targets``."""

@@ -5,6 +5,7 @@ B rows, T tokens, P visual positions per image, n image spans, t text tokens tha
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -40,8 +41,12 @@ class Layout:
     documents: Tensor | None = None
     """int64 ``(B, T)``: which document of its row a token belongs to, padding to one of its own.
     None: one document a row."""
+    prefixes: Tensor | None = None
+    """int64 ``(B, T)``: the document whose tokens a token's document goes on from, its own where it begins
+    itself; None where ``documents`` is."""
     positions: Tensor | None = None
-    """int64 ``(B, T)``: place of a token in its document; None where ``documents`` is."""
+    """int64 ``(B, T)``: place of a token in its document, what it goes on from included; None where ``documents``
+    is."""
     dropped: int = 0
     """Documents left out because an image of theirs would have been cut."""
     cut: int = 0
@@ -66,6 +71,8 @@ class Row:
     """Start, image and target of each image."""
     starts: list[int] = field(default_factory=lambda: [0])
     """First column of each document."""
+    prefixes: list[int] = field(default_factory=lambda: [0])
+    """For each document the one, before it, whose tokens it goes on from; itself where it begins."""
 
     def text(self, ids: Sequence[int], *, target: bool = False) -> None:
         """Append text tokens."""
@@ -82,6 +89,20 @@ class Row:
         spans = [(start, image, False) for start, image, _ in self.spans]
         return Row(self.ids, [False] * len(self.ids), spans)
 
+    def shown(self, num_positions: int) -> int:
+        """Count the tokens up to the end of the last image that stands before all that bears loss.
+
+        0 where there is none, or where what bears loss follows at once: what predicts it then lies in the image.
+        """
+        bearing = [n for n, target in enumerate(self.targets) if target]
+        bearing += [start for start, _, target in self.spans if target]
+        first = min(bearing, default=len(self.ids))
+        ends = [
+            start + num_positions for start, _, _ in self.spans if start + num_positions <= first
+        ]
+        end = max(ends, default=0)
+        return end if end < first else 0
+
     def cut(self, limit: int, num_positions: int) -> "Row | None":
         """Return the first ``limit`` tokens; None where an image would be cut."""
         if any(start + num_positions > limit for start, _, _ in self.spans):
@@ -89,7 +110,48 @@ class Row:
         return Row(self.ids[:limit], self.targets[:limit], self.spans)
 
 
-# ---------------------------------------------------------------------- packing and grouping
+# ---------------------------------------------------------------------- sharing, packing and grouping
+
+
+def sharing(documents: Sequence[Row], num_positions: int, room: int | None = None) -> list[Row]:
+    """Join documents that begin with the same images, so that these stand once, before all that goes on from them.
+
+    What is shared ends with the last image before anything that bears loss. Joined rows come in the order of
+    their first documents and are no longer than ``room``.
+    """
+    groups: list[list[Row]] = []
+    latest: dict[tuple[Any, ...], tuple[list[Row], int]] = {}
+    for document in documents:
+        end = document.shown(num_positions)
+        if not end:
+            groups.append([document])
+            continue
+        known = (*document.ids[:end], *(span for span in document.spans if span[0] < end))
+        group, length = latest.get(known, ([], end))
+        length += len(document.ids) - end
+        if not group or (room is not None and length > room):
+            group, length = [], len(document.ids)
+            groups.append(group)
+        group.append(document)
+        latest[known] = group, length
+    return [group[0] if len(group) == 1 else _going_on(group, num_positions) for group in groups]
+
+
+def _going_on(documents: Sequence[Row], num_positions: int) -> Row:
+    """What the documents show, and then the rest of each."""
+    first = documents[0]
+    end = first.shown(num_positions)
+    row = Row(first.ids[:end], [False] * end, [span for span in first.spans if span[0] < end])
+    for document in documents:
+        moved = len(row.ids) - end
+        row.starts.append(len(row.ids))
+        row.prefixes.append(0)
+        row.ids += document.ids[end:]
+        row.targets += document.targets[end:]
+        row.spans += [
+            (start + moved, image, t) for start, image, t in document.spans if start >= end
+        ]
+    return row
 
 
 def similar(lengths: Sequence[int], groups: int) -> list[list[int]]:
@@ -136,16 +198,17 @@ def first_fit(lengths: Sequence[int], room: int) -> list[list[int]]:
 
 
 def packed(documents: Sequence[Row], room: int) -> list[Row]:
-    """Join documents to rows of at most ``room`` tokens; none is longer than that."""
+    """Join documents, or rows of documents, to rows of at most ``room`` tokens; none is longer than that."""
     lengths = [len(document.ids) for document in documents]
     return [_joined([documents[n] for n in row]) for row in first_fit(lengths, room)]
 
 
 def _joined(documents: Sequence[Row]) -> Row:
-    joined = Row(starts=[])
+    joined = Row(starts=[], prefixes=[])
     for document in documents:
-        at = len(joined.ids)
-        joined.starts.append(at)
+        at, before = len(joined.ids), len(joined.starts)
+        joined.starts += [at + start for start in document.starts]
+        joined.prefixes += [before + prefix for prefix in document.prefixes]
         joined.ids += document.ids
         joined.targets += document.targets
         joined.spans += [(start + at, image, target) for start, image, target in document.spans]
@@ -158,7 +221,10 @@ def _joined(documents: Sequence[Row]) -> Row:
 def padded(
     rows: Sequence[Row], num_positions: int, *, left: bool, isolated: bool = False
 ) -> Layout:
-    """Pad rows to one length; ``isolated`` rows tell their documents apart (padding is then on the right)."""
+    """Pad rows to one length; ``isolated`` rows tell their documents apart (padding is then on the right).
+
+    Rows of several documents always are.
+    """
     length = max(len(row.ids) for row in rows)
     ids, mask, targets = [], [], []
     spans: list[tuple[int, int, int, bool]] = []
@@ -185,17 +251,22 @@ def padded(
         span_images=torch.tensor(columns[2], dtype=torch.int64),
         span_targets=torch.tensor(columns[3], dtype=torch.bool),
     )
-    if isolated:
-        layout.documents, layout.positions = _told_apart(rows, length)
+    if isolated or any(len(row.starts) > 1 for row in rows):
+        told = [_told_apart(row, length) for row in rows]
+        parts = (torch.stack(part) for part in zip(*told, strict=True))
+        layout.documents, layout.prefixes, layout.positions = parts
     return layout
 
 
-def _told_apart(rows: Sequence[Row], length: int) -> tuple[Tensor, Tensor]:
-    begins = torch.zeros(len(rows), length, dtype=torch.bool)
-    for number, row in enumerate(rows):
+def _told_apart(row: Row, length: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Document, prefix and place of every token, ``(T,)`` each."""
+    starts, prefixes = list(row.starts), list(row.prefixes)
+    if len(row.ids) < length:
         # Padding begins like a document: nothing of it may be seen, and its own states must be finite.
-        starts = row.starts if len(row.ids) == length else [*row.starts, len(row.ids)]
-        begins[number, starts] = True
-    columns = torch.arange(length).expand(len(rows), -1)
-    latest = columns.masked_fill(~begins, 0).cummax(dim=1).values
-    return begins.cumsum(dim=1) - 1, columns - latest
+        starts.append(len(row.ids))
+        prefixes.append(len(prefixes))
+    lengths = [end - start for start, end in pairwise((*starts, length))]
+    before = [0 if p == n else lengths[p] for n, p in enumerate(prefixes)]
+    documents = torch.repeat_interleave(torch.arange(len(starts)), torch.tensor(lengths))
+    first = torch.tensor(starts) - torch.tensor(before)
+    return documents, torch.tensor(prefixes)[documents], torch.arange(length) - first[documents]

@@ -24,7 +24,7 @@ from vilau.models.vila_u.prompts import (
     open_turns,
     turns,
 )
-from vilau.models.vila_u.rows import Layout, Row, packed, padded, similar
+from vilau.models.vila_u.rows import Layout, Row, packed, padded, sharing, similar
 from vilau.types import Document, ImageSegment, Segment, TextSegment
 
 
@@ -89,16 +89,24 @@ class SequenceLayout:
         return self.lay_out_in(1, documents, packing=packing)[0]
 
     def lay_out_in(
-        self, groups: int, documents: Sequence[Document], *, packing: bool = False
+        self,
+        groups: int,
+        documents: Sequence[Document],
+        *,
+        packing: bool = False,
+        share_images: bool = False,
     ) -> list[Layout]:
         """Lay out documents as ``lay_out`` does, in so many groups of rows of similar length, each padded to its own.
 
-        What was left out or cut is counted in the first.
+        With ``share_images`` documents that begin with the same images become one row, see ``sharing``. What was
+        left out or cut is counted in the first layout.
         """
         rows, dropped, cut = self._rows(documents)
         self._warn(dropped, cut)
         if not rows:  # nothing to learn from, yet a row that every part of the model can run on
             rows = [Row([self.tokenizer.eos_token_id], [False])]
+        if share_images:
+            rows = sharing(rows, self.num_positions, self.max_length)
         if packing:
             if self.max_length is None:
                 raise ConfigError(
