@@ -146,6 +146,17 @@ def test_pictures_inside_a_table_are_shown_and_groups_stay_whole(
     assert "mmbench/accuracy" in out
 
 
+def test_options_are_ranked_where_the_files_of_letters_lie(
+    vilau: Command, model_folder: Path, data: Path, tmp_path: Path
+) -> None:
+    files.seedbench(data / "seedbench", videos=True)
+    code, out, err = vilau("eval", "--benchmarks", "seedbench_ranked", "--model", model_folder)
+    assert code == 0, err
+    assert "seedbench_ranked/all" in out
+    written = (tmp_path / "evaluation" / "seedbench_ranked.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prediction"] in "ABCD" for line in written] == [True, True]
+
+
 def test_the_tables_of_vargpt_say_what_they_lack(vilau: Command, data: Path) -> None:
     for name in ("mmbench", "seedbench"):
         files.WRITERS[name](data / name)

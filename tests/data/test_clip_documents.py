@@ -60,12 +60,16 @@ def test_some_frames_of_a_clip(world: WorldSpec) -> None:
         assert (frame == every[number]).all()
 
 
-def test_a_share_of_the_training_clips_shows_one_thing(world: WorldSpec) -> None:
-    spec = ClipSpec(num_train=8, num_val=4, num_frames=4, num_objects=(2, 2), one_object_share=0.75)
+def test_a_share_of_the_training_clips_is_simple(world: WorldSpec) -> None:
+    spec = ClipSpec(num_train=8, num_val=4, num_frames=4, num_objects=(2, 2), simple_share=0.75)
     for split, expected in (("train", {1: 6, 2: 2}), ("val", {2: 4})):
         clips, rng = DrawnClips(spec, world, split, 64), random.Random(0)
         shown = {clip.to_json(): clip for clip in (clips.any(rng) for _ in range(100))}
         assert Counter(len(clip.scene.things) for clip in shown.values()) == expected
+        for clip in shown.values():
+            if len(clip.motions) == 1:
+                (motion,) = clip.motions
+                assert (motion.speed, motion.start, motion.end) == ("fast", 0, 4)
 
 
 def test_validation_clips_are_none_of_the_training(world: WorldSpec) -> None:
@@ -159,8 +163,8 @@ def test_a_share_of_clips_and_of_exams(world: WorldSpec) -> None:
         ({"clips": ClipSpec(num_val=0)}, "data.clips.num_val is 0; write at least 1"),
         ({"clips": ClipSpec(seen_frames=9)}, "seen_frames is 9, but a clip has 8 frames"),
         (
-            {"clips": ClipSpec(one_object_share=2)},
-            "clips.one_object_share is 2; write a share from 0",
+            {"clips": ClipSpec(simple_share=2)},
+            "clips.simple_share is 2; write a share from 0",
         ),
         ({"clips": ClipSpec(num_objects=(2, 1))}, r"num_objects is \[2, 1\]; write a range"),
     ],

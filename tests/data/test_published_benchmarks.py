@@ -70,6 +70,16 @@ def test_seedbench_asks_about_videos_where_they_are(tmp_path: Path) -> None:
     assert [(q.row["data_type"], q.video) for q in found] == [("image", False), ("video", True)]
 
 
+def test_ranked_options_stand_beside_the_bare_question(tmp_path: Path) -> None:
+    files.seedbench(tmp_path, videos=True)
+    shown, ranked = (BENCHMARKS[n].read(tmp_path) for n in ("seedbench", "seedbench_ranked"))
+    assert {q.prompt for q in ranked} == {"what?"}
+    assert {q.options for q in ranked} == {("a thing", "b thing", "c thing", "d thing")}
+    assert [(q.row, q.media, q.video) for q in ranked] == [(q.row, q.media, q.video) for q in shown]
+    known = known_benchmarks()["seedbench_ranked"]
+    assert known.place(tmp_path.parent) == tmp_path.parent / "seedbench"
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     missing = known_benchmarks()["gqa"].missing(tmp_path)
     assert [path.name for path in missing] == ["testdev_balanced_questions.json", "images"]

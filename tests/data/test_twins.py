@@ -27,6 +27,7 @@ COLUMNS = {
     "world_pope": {"question_id", "question", "answer", "category"},
     "world_mme": {"question_id", "category", "question", "answer"},
     "world_seedbench": {"question", "choice_a", "choice_d", "answer", "data_type", "question_type_id"},
+    "world_seedbench_ranked": {"question", "choice_a", "choice_d", "answer", "data_type", "question_type_id"},
     "world_mmvet": {"question", "answer", "capability"},
     "world_mmbench": {"index", "question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category"},
     "world_scienceqa": {"question", "choices", "answer", "hint"},
@@ -48,9 +49,8 @@ def scored(twin: TwinSet, said: list[str]) -> dict[str, float]:
 def test_who_sees_all_gets_full_marks_and_guessers_do_not(name: str, world: WorldSpec) -> None:
     twin = small(name, world, 24 if name == "world_textvqa" else 60)
     assert COLUMNS.get(name, {"question", "answer", "type"}) <= set(twin.asked[0].row)
-    headline = {"world_mme": "perception", "world_seedbench": "all", "world_mmvet": "score"}.get(
-        name, "accuracy"
-    )
+    headlines = {"world_mme": "perception", "world_mmvet": "score"}
+    headline = "all" if "seedbench" in name else headlines.get(name, "accuracy")
     best = scored(twin, twin.baselines["ceiling"])[headline]
     assert best == (1800.0 if name == "world_mme" else 1.0)
     for guesser in ("chance", "blind"):
@@ -83,6 +83,16 @@ def test_batches_show_what_the_questions_are_about(world: WorldSpec) -> None:
     )
     # A set without clips says nothing of frames.
     assert small("world_gqa", world)(0, np.arange(4)).frames == []
+
+
+def test_options_that_are_ranked_are_not_shown(world: WorldSpec) -> None:
+    shown, ranked = (small(name, world) for name in ("world_seedbench", "world_seedbench_ranked"))
+    assert [one.row for one in ranked.asked] == [one.row for one in shown.asked]
+    assert ranked.baselines == shown.baselines
+    batch = ranked(0, np.arange(len(ranked)))
+    assert batch.questions == [row["question"] for row in batch.rows]
+    assert batch.options == [[row[f"choice_{c}"] for c in "abcd"] for row in batch.rows]
+    assert shown(0, np.arange(4)).options == []
 
 
 def test_annotators_are_told_apart_and_pope_asks_in_three_settings(world: WorldSpec) -> None:

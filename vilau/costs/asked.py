@@ -17,11 +17,13 @@ GENAI_PROMPTS = 376
 """Prompts of GenAI-Bench's twin that levels without parts can show."""
 PUBLISHED_QUESTIONS = {
     "vqav2": 214_354, "gqa": 12_578, "textvqa": 5_000, "pope": 9_000, "mme": 2_374, "seedbench": 14_233, "mmvet": 218,
+    "seedbench_ranked": 14_233,
     "ok_vqa": 5_046, "vizwiz_vqa": 4_319, "scienceqa_img": 2_017,
 }  # fmt: skip
 """Questions about pictures, as the benchmarks' authors tell them, not counted here; MMBench's hangs on its options."""
 PUBLISHED_CLIP_QUESTIONS = {
-    "seedbench": 5_009, "msvd_qa": 13_157, "msrvtt_qa": 72_821, "tgif_qa": 25_751, "activitynetqa": 8_000,
+    "seedbench": 5_009, "seedbench_ranked": 5_009, "msvd_qa": 13_157, "msrvtt_qa": 72_821, "tgif_qa": 25_751,
+    "activitynetqa": 8_000,
 }  # fmt: skip
 """Likewise about clips; TGIF-QA's with all four parts of its test set, of which some papers take one."""
 ABOUT_CLIPS = ("world_msvd_qa", "world_msrvtt_qa", "world_tgif_qa", "world_activitynetqa")

@@ -23,7 +23,8 @@ class ClipSpec:
         num_frames: frames of a clip as it is drawn.
         seen_frames: so many of them, evenly spread, the model reads or draws; None: all.
         num_objects: smallest and largest number of objects.
-        one_object_share: share of the training clips that show a single object.
+        simple_share: share of the training clips in which a single object does one thing all the time, fast if it
+            moves: what motions are is learnt there first.
     """
 
     num_train: int = 20000
@@ -31,7 +32,7 @@ class ClipSpec:
     num_frames: int = 8
     seen_frames: int | None = None
     num_objects: tuple[int, int] = (1, 3)
-    one_object_share: float = 0.0
+    simple_share: float = 0.0
 
     def check(self, *, drawn: bool) -> None:
         """Raise ``ConfigError`` for numbers that make no sense; ``drawn`` clips have an even number of frames."""
@@ -52,9 +53,9 @@ class ClipSpec:
             raise ConfigError(
                 f"data.clips.num_objects is [{low}, {high}]; write a range of at least one object."
             )
-        if not 0.0 <= self.one_object_share <= 1.0:
+        if not 0.0 <= self.simple_share <= 1.0:
             raise ConfigError(
-                f"data.clips.one_object_share is {self.one_object_share}; write a share from 0 to 1."
+                f"data.clips.simple_share is {self.simple_share}; write a share from 0 to 1."
             )
 
 
@@ -74,15 +75,17 @@ class DrawnClips:
     def any(self, rng: random.Random) -> Clip:
         """One clip of the split."""
         number = rng.randrange(self.spec.num_train if self.split == "train" else self.spec.num_val)
-        share = self.spec.one_object_share  # as in world_scene
-        alone = self.split == "train" and int((number + 1) * share) > int(number * share)
+        share = self.spec.simple_share
+        # Every so manieth, as scenes of one object are (world_scene).
+        simple = self.split == "train" and int((number + 1) * share) > int(number * share)
         return clip_at(
             self.split,
             number,
             level=self.world.level,
             num_frames=self.spec.num_frames,
             image_size=self.image_size,
-            num_objects=(1, 1) if alone else self.spec.num_objects,
+            num_objects=(1, 1) if simple else self.spec.num_objects,
+            simple=simple,
             seed=self.world.seed,
         )
 

@@ -57,6 +57,7 @@ class PublishedSet:
             rows=[one.row for one in asked],
             # Also where each is 1: the set's hash must not depend on which questions share a batch.
             frames=[len(one) for one in shown],
+            options=[list(one.options) for one in asked] if asked[0].options else [],
         )
 
 
@@ -75,7 +76,8 @@ class PublishedBenchmarks(StreamedDataModule):
     ``vilau eval --suite table2 --data FOLDER --check``.
 
     Args:
-        folder: holds a folder per benchmark, ``<folder>/<benchmark>/``, with the benchmark's own files.
+        folder: holds a folder per benchmark, ``<folder>/<benchmark>/``, with the benchmark's own files
+            (``seedbench_ranked`` reads those of ``seedbench``).
         benchmarks: names of `vilau.data.published.catalogue.QUESTION_BENCHMARKS`.
         image_size: side of the pictures in pixels, the model's.
         global_batch_size: questions per step over all devices.
@@ -144,10 +146,10 @@ class PublishedBenchmarks(StreamedDataModule):
     def _check_files(self) -> None:
         """Raise ``DataError`` naming everything that is missing of all benchmarks."""
         missing = [
-            f"{name}/{need}"
-            for name in self.benchmarks
-            for need in QUESTION_BENCHMARKS[name].needs
-            if not (self.folder / name / need).exists()
+            f"{one.place}/{need}"
+            for one in map(QUESTION_BENCHMARKS.__getitem__, self.benchmarks)
+            for need in one.needs
+            if not (self.folder / one.place / need).exists()
         ]
         if missing:
             raise DataError(
@@ -156,7 +158,8 @@ class PublishedBenchmarks(StreamedDataModule):
             )
 
     def _set(self, name: str) -> PublishedSet:
-        benchmark, folder = QUESTION_BENCHMARKS[name], self.folder / name
+        benchmark = QUESTION_BENCHMARKS[name]
+        folder = self.folder / benchmark.place
         questions = limited(benchmark.read(folder), self.num_questions)
         if not questions:
             raise DataError(f"{folder} holds no questions; put {benchmark.title}'s files there.")

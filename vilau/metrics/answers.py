@@ -82,6 +82,7 @@ BENCHMARKS: dict[str, type[AnswerMetric]] = {
     "pope": Pope,
     "mme": MME,
     "seedbench": SeedBench,
+    "seedbench_ranked": SeedBench,
     "mmbench": MMBench,
     "open_ended": OpenEnded,
     "video_qa": MatchedVideoQA,
@@ -111,7 +112,7 @@ def without_judge(benchmark: str) -> str:
 
 
 _TWINNED = (
-    "vqav2", "gqa", "textvqa", "pope", "seedbench", "mmbench", "scienceqa", "ok_vqa", *JUDGED,
+    "vqav2", "gqa", "textvqa", "pope", "seedbench", "seedbench_ranked", "mmbench", "scienceqa", "ok_vqa", *JUDGED,
 )  # fmt: skip
 TWINS: dict[str, type[AnswerMetric]] = {
     "world_mme": WorldMME,

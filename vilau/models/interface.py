@@ -233,6 +233,24 @@ class UnifiedModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def answer_log_likelihoods(
+        self, images: Tensor | None, prompt: str | Sequence[str], answers: Sequence[str]
+    ) -> Tensor:
+        """Weigh answers to one question, or to the last turn of a chat.
+
+        Args:
+            images: as of ``generate_text``.
+            prompt: likewise.
+            answers: any number of texts.
+
+        Returns:
+            The mean log-probability of the tokens of each answer, its end included: float32 ``(len(answers),)``.
+
+        Raises:
+            DataError: an answer is empty, or does not fit the model with its question.
+        """
+
+    @abstractmethod
     def answer(
         self,
         images: Tensor | None,

@@ -10,6 +10,8 @@ from vilau.errors import DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START
 
+LETTERS = "ABCDEFGHIJ"
+
 
 def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
     """Put the marks of a clip's frames before a question, as the model was trained to see them.
@@ -65,3 +67,46 @@ def answers_about(
                 clips[index] if count else None, prompt, max_new_tokens=max_new_tokens
             )
     return answers
+
+
+def likeliest_letters(
+    model: UnifiedModel,
+    images: Tensor,
+    questions: Sequence[str],
+    options: Sequence[Sequence[str]],
+    frames: Sequence[int] = (),
+) -> list[str]:
+    """Rank the options of each question by how likely the model is to say them, and return the likeliest's letter.
+
+    What counts is the mean log-probability of an option's tokens, its end included, so that long options are at no
+    disadvantage. This is the protocol of SEED-Bench (Li et al. 2023, "SEED-Bench: Benchmarking multimodal LLMs with
+    generative comprehension", section 3.3): the model is not shown the options and need not know letters.
+
+    Args:
+        model: is asked.
+        images: as of ``answers_about``.
+        questions: without their options.
+        options: of each question, at most ten.
+        frames: as of ``answers_about``.
+
+    Raises:
+        DataError: numbers differ, a question has no options, or an option does not fit the model.
+    """
+    counts = list(frames) or [1] * len(questions)
+    if not len(counts) == len(questions) == len(options) or sum(counts) != len(images):
+        raise DataError(
+            f"{len(questions)} questions have {len(options)} sets of options and {len(images)} images in "
+            f"{len(counts)} groups that add up to {sum(counts)}; give each question its options and images."
+        )
+    for question, said in zip(questions, options, strict=True):
+        if not 0 < len(said) <= len(LETTERS):
+            raise DataError(
+                f"the question '{question}' has {len(said)} options to be ranked; give it 1 to {len(LETTERS)}, or ask "
+                "for an answer."
+            )
+    found = []
+    shown = images.split(counts)
+    for pictures, question, said in zip(shown, questions, options, strict=True):
+        prompt = clip_question(model, question, len(pictures)) if len(pictures) > 1 else question
+        found.append(LETTERS[int(model.answer_log_likelihoods(pictures, prompt, said).argmax())])
+    return found

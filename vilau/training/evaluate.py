@@ -12,7 +12,7 @@ from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import image_seed, per_depth
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.loading import load
-from vilau.models.questions import answers_about
+from vilau.models.questions import answers_about, likeliest_letters
 from vilau.types import (
     AnswerOutput,
     ClipOutput,
@@ -83,12 +83,18 @@ class Evaluation(LightningModule):
     ) -> AnswerOutput | DrawingOutput | ClipOutput:
         """Answer or draw one batch."""
         if isinstance(batch, QuestionBatch):
-            return AnswerOutput(
-                self.answer(batch.images, batch.questions, batch.frames, benchmark=batch.benchmark)
-            )
+            return AnswerOutput(self._answers(batch))
         if isinstance(batch, ClipPromptBatch):
             return ClipOutput(self._draw_clips(batch))
         return DrawingOutput(self._draw(batch.prompts, self.seeds(batch)))
+
+    def _answers(self, batch: QuestionBatch) -> list[str]:
+        if not batch.options:
+            return self.answer(
+                batch.images, batch.questions, batch.frames, benchmark=batch.benchmark
+            )
+        images = to_float(batch.images)
+        return likeliest_letters(self.model, images, batch.questions, batch.options, batch.frames)
 
     def seeds(self, batch: PromptBatch | ClipPromptBatch) -> list[int]:
         """The seed of each prompt's noise: that of its place in the set, whatever the batches."""

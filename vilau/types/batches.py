@@ -81,6 +81,9 @@ class QuestionBatch(Movable):
     frames: list[int] = field(default_factory=list)
     """How many rows of ``images`` each question is about, in order (one picture, or the frames of a clip); empty:
     one each."""
+    options: list[list[str]] = field(default_factory=list)
+    """For each question the answers of which the likeliest is taken, named by its letter; empty: the model answers
+    in its own words."""
 
 
 @dataclass

@@ -125,11 +125,13 @@ def sample_clip(
     num_frames: int = 8,
     image_size: int = 64,
     num_objects: tuple[int, int] = (1, 3),
+    simple: bool = False,
     accept: Callable[[Scene], bool] | None = None,
 ) -> Clip:
     """Draw a clip in which nothing leaves the canvas or runs into another thing.
 
-    First frames that ``accept`` refuses are drawn again.
+    In a ``simple`` one motions take all the time, and what moves is fast. First frames that ``accept`` refuses are
+    drawn again.
 
     Raises ConfigError if ``num_frames`` is odd or below 4, or if so many things find no room.
     """
@@ -141,7 +143,10 @@ def sample_clip(
             rng, still, image_size=image_size, num_objects=num_objects, accept=accept
         )
         for _ in range(12):
-            clip = Clip(scene, tuple(_motion(rng, num_frames) for _ in scene.things), num_frames)
+            motions = (_motion(rng, num_frames) for _ in scene.things)
+            if simple:
+                motions = (replace(m, speed="fast", start=0, end=num_frames) for m in motions)
+            clip = Clip(scene, tuple(motions), num_frames)
             if _has_room(clip):
                 return clip
     raise ConfigError(
@@ -158,9 +163,10 @@ def clip_at(
     num_frames: int = 8,
     image_size: int = 64,
     num_objects: tuple[int, int] = (1, 3),
+    simple: bool = False,
     seed: int = 0,
 ) -> Clip:
-    """Clip ``index`` of a split; the same arguments give the same clip on every machine.
+    """Clip ``index`` of a split; the same arguments give the same clip on every machine (see ``sample_clip``).
 
     The first frames of ``comp`` show held-out combinations, those of the other splits do not.
     Raises ConfigError.
@@ -175,6 +181,7 @@ def clip_at(
         num_frames=num_frames,
         image_size=image_size,
         num_objects=num_objects,
+        simple=simple,
         accept=lambda scene: held_out(scene) == (split == "comp"),
     )
 

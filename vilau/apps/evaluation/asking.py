@@ -85,14 +85,19 @@ def answers(
     import torch
 
     from vilau.apps.common import moved
-    from vilau.models.questions import answers_about
+    from vilau.models.questions import answers_about, likeliest_letters
 
     shown = [pictures(model, question, args) for question in batch]
+    images, frames = moved(torch.cat(shown), model), [len(one) for one in shown]
+    prompts = [question.prompt for question in batch]
+    if batch[0].options:
+        options = [question.options for question in batch]
+        return likeliest_letters(model, images, prompts, options, frames)
     return answers_about(
         model,
-        moved(torch.cat(shown), model),
-        [question.prompt for question in batch],
-        [len(one) for one in shown],
+        images,
+        prompts,
+        frames,
         max_new_tokens=args.max_new_tokens or benchmark.max_new_tokens,
     )
 

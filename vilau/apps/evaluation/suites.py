@@ -39,6 +39,12 @@ class Listed:
     scorer: str
     """Who turns answers or drawings into the number, where that is not this package."""
     remark: str = ""
+    files_of: str = ""
+    """The benchmark in whose folder its files lie; empty: its own."""
+
+    def place(self, data: Path) -> Path:
+        """Its folder among the others."""
+        return data / (self.files_of or self.name)
 
     def missing(self, folder: Path) -> list[Path]:
         """The needed paths that are not there."""
@@ -52,7 +58,7 @@ def known_benchmarks() -> dict[str, Listed]:
     from vilau.data.published.drawings import DRAWN_BENCHMARKS
 
     asked = (
-        Listed(one.name, one.title, QUESTIONS, one.needs, "", one.remark)
+        Listed(one.name, one.title, QUESTIONS, one.needs, "", one.remark, one.files_of)
         for one in QUESTION_BENCHMARKS.values()
     )
     drawn = (

@@ -6,6 +6,7 @@ import base64
 import binascii
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ LONGEST_CELL = 2**30
 """Characters of a cell; the standard library's limit of 131,072 is shorter than a photograph."""
 
 
-def read_seedbench(folder: Path) -> list[PublishedQuestion]:
-    """``SEED-Bench.json``; without the folder of videos the questions about pictures alone."""
+def read_seedbench(folder: Path, *, ranked: bool = False) -> list[PublishedQuestion]:
+    """``SEED-Bench.json``; without the folder of videos the questions about pictures alone.
+
+    ``ranked``: the options are not shown but ranked by likelihood, as SEED-Bench itself does.
+    """
     path = folder / "SEED-Bench.json"
     videos = folder / "SEED-Bench-video"
     found = []
@@ -47,8 +51,13 @@ def read_seedbench(folder: Path) -> list[PublishedQuestion]:
         choices = fields(row, ("choice_a", "choice_b", "choice_c", "choice_d"), path)
         columns = {"question_id": number, "question": question, "answer": answer, "data_type": kind}
         place = videos if kind == "video" else folder / "SEED-Bench-image"
-        prompt = f"{question}\n{lettered(choices)}{LETTER}"
-        found.append(PublishedQuestion(prompt, columns, (place / name,), video=kind == "video"))
+        prompt = question if ranked else f"{question}\n{lettered(choices)}{LETTER}"
+        options = tuple(map(str, choices)) if ranked else ()
+        found.append(
+            PublishedQuestion(
+                prompt, columns, (place / name,), video=kind == "video", options=options
+            )
+        )
     return found
 
 
@@ -198,6 +207,11 @@ CHOICE_BENCHMARKS = (
     PublishedBenchmark(
         "seedbench", "SEED-Bench", ("SEED-Bench.json", "SEED-Bench-image"), read_seedbench,
         remark="questions about videos only where SEED-Bench-video lies there too",
+    ),
+    PublishedBenchmark(
+        "seedbench_ranked", "SEED-Bench, options ranked by likelihood", ("SEED-Bench.json", "SEED-Bench-image"),
+        partial(read_seedbench, ranked=True), files_of="seedbench",
+        remark="the likeliest option, as SEED-Bench's authors measure; lmms-eval and the papers ask for a letter",
     ),
     PublishedBenchmark(
         "mmbench", "MMBench dev (English)", (MMBENCH,), read_mmbench, max_new_tokens=1024,

@@ -53,11 +53,13 @@ class PublishedQuestion:
     video: bool = False
     together: str = ""
     """Neighbours that share it count only together: MME's pairs, MMBench's rotations. Empty: it counts alone."""
+    options: tuple[str, ...] = ()
+    """What the model chooses from by likelihood, without being shown it; empty: it answers."""
 
 
 @dataclass(frozen=True)
 class PublishedBenchmark:
-    """A benchmark, the files it needs, and how they are read; ``needs`` are paths under its folder."""
+    """A benchmark, the files it needs, and how they are read; ``needs`` are paths under its ``place``."""
 
     name: str
     """Lmms-eval's, where it has one; `vilau.metrics.answers` knows the score by it."""
@@ -67,6 +69,13 @@ class PublishedBenchmark:
     max_new_tokens: int = 16
     remark: str = ""
     """What a number of it is not."""
+    files_of: str = ""
+    """The benchmark whose files it reads, where these are not its own."""
+
+    @property
+    def place(self) -> str:
+        """Name of its folder."""
+        return self.files_of or self.name
 
 
 def read_json_file(path: Path) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vilau.data.published.choices import ROTATION
@@ -42,6 +43,14 @@ def ask_seedbench(place: Place, turn: int, index: int) -> list[Asked]:
         **{f"choice_{letter.lower()}": option for letter, option in _options(choice).items()},
     }  # fmt: skip
     return [_lettered(shown, choice, row, choice.text(LETTER_ENDING), dimension)]
+
+
+def rank_seedbench(place: Place, turn: int, index: int) -> list[Asked]:
+    """The same questions without their options, which are ranked by likelihood."""
+    return [
+        replace(asked, prompt=asked.question.question, options=asked.question.choices)
+        for asked in ask_seedbench(place, turn, index)
+    ]
 
 
 def ask_mmbench(place: Place, turn: int, index: int) -> list[Asked]:

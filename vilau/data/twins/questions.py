@@ -72,6 +72,8 @@ class Asked:
     accepted: tuple[str, ...]
     said: dict[str, str] = field(default_factory=dict)
     """What a model says to mean an answer, where that is not the word itself: an option's letter."""
+    options: tuple[str, ...] = ()
+    """What the model chooses from by likelihood, without being shown it; empty: it answers."""
 
     def say(self, answer: str) -> str:
         """What a model would say that means ``answer``."""

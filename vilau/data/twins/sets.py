@@ -11,7 +11,7 @@ import numpy as np
 from vilau.data.media.video import frame_indices
 from vilau.data.names import nearest
 from vilau.data.pairs import stack_images
-from vilau.data.twins.options import ask_mmbench, ask_scienceqa, ask_seedbench
+from vilau.data.twins.options import ask_mmbench, ask_scienceqa, ask_seedbench, rank_seedbench
 from vilau.data.twins.questions import (
     Ask,
     Asked,
@@ -67,6 +67,7 @@ TWINS: dict[str, Twin] = {
     "world_pope": Twin("pope", pope_asker, level="skew"),
     "world_mme": Twin("mme", _fixed(ask_mme)),
     "world_seedbench": Twin("seedbench", _fixed(ask_seedbench), video=True),
+    "world_seedbench_ranked": Twin("seedbench_ranked", _fixed(rank_seedbench), video=True),
     "world_mmvet": Twin("mmvet", _fixed(ask_mmvet)),
     "world_mmbench": Twin("mmbench", _fixed(ask_mmbench)),
     "world_scienceqa": Twin("scienceqa_img", _fixed(ask_scienceqa)),
@@ -134,6 +135,7 @@ class TwinSet:
                 name: [said[index] for index in indices] for name, said in self.baselines.items()
             },
             frames=frames if max(frames) > 1 else [],
+            options=[list(one.options) for one in asked] if asked[0].options else [],
         )
 
 

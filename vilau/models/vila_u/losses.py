@@ -46,6 +46,29 @@ def cross_entropies(
     return terms
 
 
+@torch.no_grad()
+def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
+    """Mean log-probability of the text tokens that bear loss, float32 ``(documents,)``.
+
+    Raises ``DataError`` for a document that is too long or bears no loss on text.
+    """
+    layout = model.sequence.lay_out(batch.documents)
+    _check_images(layout, batch.num_images)
+    _, vectors_NPZ = _tokenized(model, batch)
+    here = layout.to(model.device)
+    rows, columns = here.text_rows, here.text_columns
+    counts = torch.bincount(rows, minlength=len(batch.documents))
+    if layout.dropped or layout.cut or not counts.all():
+        raise DataError(
+            "a text to be weighed does not fit the language model's max_length of "
+            f"{model.sequence.max_length} or holds no words; shorten its question, or take it out."
+        )
+    hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
+    logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
+    loss = F.cross_entropy(logits.float(), here.ids[rows, columns], reduction="none")
+    return -loss.new_zeros(len(counts)).index_add_(0, rows, loss) / counts
+
+
 def _check_images(layout: Layout, count: int) -> None:
     images = layout.span_images
     if len(images) and not 0 <= int(images.min()) <= int(images.max()) < count:

@@ -40,13 +40,13 @@ from vilau.models.vila_u.generate import (
     write_answers,
 )
 from vilau.models.vila_u.head import DepthTransformer
-from vilau.models.vila_u.losses import cross_entropies
-from vilau.models.vila_u.prompts import VIDEO_START
+from vilau.models.vila_u.losses import cross_entropies, text_log_likelihoods
+from vilau.models.vila_u.prompts import VIDEO_START, chat_segments
 from vilau.models.vila_u.sequence import SequenceLayout
 from vilau.models.vila_u.start import fold_statistics, with_null_token
 from vilau.models.vila_u.tower import VisionTower
 from vilau.models.weight_files import Unfilled
-from vilau.types import Document, MultimodalBatch
+from vilau.types import Document, MultimodalBatch, TextSegment
 
 KIND = "vila_u"
 
@@ -302,6 +302,20 @@ class VilaU(UnifiedModel):
             seeds=[seed],
             on_token=on_token,
         )[0]
+
+    @torch.no_grad()
+    def answer_log_likelihoods(
+        self, images: Tensor | None, prompt: str | Sequence[str], answers: Sequence[str]
+    ) -> Tensor:
+        """How likely each of some answers is; see ``UnifiedModel.answer_log_likelihoods``."""
+        images = given_images(self, images)
+        bare = self.prompt.form == "published"
+        count = 0 if images is None else len(images)
+        asked = chat_segments(prompt, range(count), bare=bare)
+        documents = [Document((*asked, TextSegment(text, target=True))) for text in answers]
+        size = self.tokenizer.spec.image_size
+        shown = torch.zeros(0, 3, size, size) if images is None else images
+        return text_log_likelihoods(self, MultimodalBatch(shown, documents))
 
     @torch.no_grad()
     def answer(
