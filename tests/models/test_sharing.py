@@ -80,6 +80,16 @@ def test_what_goes_on_from_a_picture_stands_behind_it_once():
     assert layout.positions[1, :end].tolist() == list(range(end))
 
 
+def test_packed_documents_that_share_nothing_name_no_beginnings():
+    """Kernels that take lengths alone can pack them."""
+    model = tiny.vila_u(max_length=256)
+    documents = forms_batch("image to text", "text to image").documents
+    (layout,) = model.sequence.lay_out_in(1, documents, packing=True, share_images=True)
+    assert layout.ids.shape[0] == 1
+    assert layout.documents is not None
+    assert layout.prefixes is None
+
+
 @pytest.mark.parametrize(
     "documents",
     [
@@ -143,4 +153,4 @@ def test_a_token_sees_what_its_document_goes_on_from():
         isolating_arguments(
             "flash_attention_2", documents, dtype=torch.float32, prefixes_BT=prefixes
         )
-    isolating_arguments("flash_attention_2", documents, dtype=torch.float32, prefixes_BT=documents)
+    isolating_arguments("flash_attention_2", documents, dtype=torch.float32)

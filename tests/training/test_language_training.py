@@ -213,3 +213,46 @@ def test_groups_of_similar_length_reach_the_model_in_training_and_validation(tmp
     assert passes[1] == 3 * passes[0]
     with pytest.raises(ConfigError, match="model.length_groups is 0; write 1 or more"):
         toys.pretraining(tmp_path, length_groups=0)
+
+
+def test_shared_images_reach_the_model_in_training_and_validation(tmp_path):
+    """Two questions about one picture are one row of the language model, with the loss of two."""
+    questions = [tiny.caption(0, text) for text in ("a blue square", "a red circle")]
+    batch = MultimodalBatch(tiny.images(1), questions)
+    losses, rows = [], []
+    for shared in (False, True):
+        module = toys.pretraining(tmp_path, share_images=shared)
+        seen = []
+        module.model.language.model.register_forward_hook(
+            lambda _, __, found, to=seen: to.append(len(found.last_hidden_state))
+        )
+        losses.append(toys.fit(module, toys.ToyData([batch], [batch]), 1).losses[0])
+        rows.append(set(seen))
+        assert module.hparams["share_images"] == shared
+    assert abs(losses[0] - losses[1]) < 1e-5
+    assert rows == [{2}, {1}]
+    module.model.language.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(
+        ConfigError, match="model.share_images is true, but language.attention flash"
+    ):
+        module.setup("fit")
+
+
+def test_evaluation_ranks_options_where_there_are_some(tmp_path):
+    """The letter of the likeliest, whatever the model would say."""
+    module = evaluation(tmp_path)
+    options = [["a blue square", "a red circle"], ["two", "three", "a"]]
+    images = tiny.images(2)
+    batch = QuestionBatch(
+        images, ["what is it", "how many"], [["A"], ["B"]], ["x", "y"], options=options
+    )
+    found = module.test_step(batch, 0).answers
+    expected = [
+        module.model.answer_log_likelihoods(
+            to_float(images[n : n + 1]), batch.questions[n], options[n]
+        )
+        for n in range(2)
+    ]
+    assert found == ["ABC"[int(scores.argmax())] for scores in expected]
+    batch.options = []
+    assert module.test_step(batch, 0).answers == module.answer(images, batch.questions)

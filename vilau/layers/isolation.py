@@ -51,7 +51,7 @@ def isolating_arguments(
     Raises ``ConfigError`` for any other kernel, and for one without a mask where documents go on from others.
     """
     check_isolating(attention)
-    if prefixes_BT is not None and not torch.equal(prefixes_BT, documents_BT):
+    if prefixes_BT is not None:
         check_sharing(attention)
     if attention in WITH_LENGTHS:
         return _lengths(documents_BT)

@@ -43,7 +43,7 @@ class Layout:
     None: one document a row."""
     prefixes: Tensor | None = None
     """int64 ``(B, T)``: the document whose tokens a token's document goes on from, its own where it begins
-    itself; None where ``documents`` is."""
+    itself. None: every document begins itself."""
     positions: Tensor | None = None
     """int64 ``(B, T)``: place of a token in its document, what it goes on from included; None where ``documents``
     is."""
@@ -253,8 +253,9 @@ def padded(
     )
     if isolated or any(len(row.starts) > 1 for row in rows):
         told = [_told_apart(row, length) for row in rows]
-        parts = (torch.stack(part) for part in zip(*told, strict=True))
-        layout.documents, layout.prefixes, layout.positions = parts
+        layout.documents, prefixes, layout.positions = map(torch.stack, zip(*told, strict=True))
+        if any(row.prefixes != list(range(len(row.prefixes))) for row in rows):
+            layout.prefixes = prefixes
     return layout
 
 
