@@ -1,6 +1,5 @@
 """Questions about a picture: turns of one conversation, documents of their own, and these on one shared reading.
 
-
     OMP_NUM_THREADS=1 python benchmarks/shared_images.py --output benchmarks/results/shared_images.md
     OMP_NUM_THREADS=1 python benchmarks/shared_images.py --turns 6 --frames 8 --batch-size 4     # about clips
 

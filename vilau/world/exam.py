@@ -22,6 +22,8 @@ from vilau.world.scene import Level, Scene, pick
 FORMS = ("probe", "pair", "options", "hint", "open")
 CHOICE_SHARE = 0.5
 """How often each of SEED-Bench's dimensions about clips is asked, where the clip allows it."""
+BETWEEN_FRAMES = ("motion", "direction", "temporal", "speed_compare", "repetition")
+"""Families of questions about clips that no single frame answers; but for how fast a thing is, which takes turns."""
 DESCRIBE_CLIP = "describe the clip ."
 LETTER_ENDING = "\nAnswer with the option's letter from the given choices directly."
 
@@ -44,20 +46,26 @@ def exam_turn(
 def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]]:
     """Return up to ``num`` questions about a clip, each with its answer, some with lettered options.
 
-    Families take turns, so that what every clip allows does not crowd out what few do. To describe the clip is
-    a family of its own: its caption tells every motion at once.
+    What no single frame tells comes before all else, of every thing. Then the other families take turns, so that what
+    every clip allows does not crowd out what few do; to describe the clip is one of them.
     """
+    between: list[tuple[str, str]] = []
     families = {"caption": [(DESCRIBE_CLIP, clip_caption(clip, rng))]}
     for question in (*clip_questions(clip, rng), *repetition_questions(clip)):
         turn = (question.question, question.answer)
-        families.setdefault(question.family, []).append(turn)
+        if question.family in BETWEEN_FRAMES:
+            between.append(turn)
+        else:
+            families.setdefault(question.family, []).append(turn)
     for dimension in VIDEO_DIMENSIONS:
         choice = clip_choice(clip, rng, dimension) if rng.random() < CHOICE_SHARE else None
         if choice is not None:
             families[dimension] = [(choice.text(LETTER_ENDING), choice.letter)]
     order = rng.sample(list(families), len(families))
-    turns = [pick(rng, families[family]) for family in order]
-    return turns[:num]
+    rng.shuffle(between)
+    turns = [*between, *(pick(rng, families[family]) for family in order)][:num]
+    rng.shuffle(turns)
+    return turns
 
 
 def _turn(form: str, scene: Scene, rng: random.Random, level: Level) -> tuple[str, str] | None:
