@@ -37,8 +37,8 @@ ONE_ULP = 1.2e-7
 
 
 def written(folder: Path, *names: str) -> Path:
-    for name in names:
-        WRITERS[name](folder / name)
+    for place in dict.fromkeys(QUESTION_BENCHMARKS[name].place for name in names):
+        WRITERS[place](folder / place)
     return folder
 
 
@@ -207,10 +207,10 @@ def test_the_published_benchmarks_fill_the_tables_of_scale_paper(
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_answers_and_scores_are_those_of_eval(tmp_path: Path, model_folder: Path) -> None:
-    names = ("pope", "mme", "msvd_qa", "scienceqa_img")
+    names = ("pope", "mme", "msvd_qa", "scienceqa_img", "seedbench_ranked")
     written(tmp_path, *names)
     noise(tmp_path / "scienceqa_img/images/test/4/image.png", "P")
-    limits = {"pope": 3, "mme": 5, "msvd_qa": 4, "scienceqa_img": 2}
+    limits = {"pope": 3, "mme": 5, "msvd_qa": 4, "scienceqa_img": 2, "seedbench_ranked": 1}
     evaluation = Evaluation(str(model_folder), max_new_tokens=limits)
     data = module(tmp_path, *names, image_size=tiny.SIDE, global_batch_size=4)
     measured: dict[str, float] = {}
@@ -227,9 +227,9 @@ def test_answers_and_scores_are_those_of_eval(tmp_path: Path, model_folder: Path
             fit="squash",
             quirks=None,
         )
-        out = tmp_path / "eval"
+        out, benchmark = tmp_path / "eval", QUESTION_BENCHMARKS[name]
         scores = asking.ask_benchmark(
-            evaluation.model, QUESTION_BENCHMARKS[name], tmp_path / name, out, args
+            evaluation.model, benchmark, tmp_path / benchmark.place, out, args
         )
         rows = (out / f"{name}.jsonl", tmp_path / "predictions" / f"{name}.jsonl")
         one, other = ([json.loads(x) for x in path.read_text().splitlines()] for path in rows)

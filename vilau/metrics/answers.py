@@ -13,7 +13,7 @@ from vilau.metrics.answer_metric import AnswerMetric
 from vilau.metrics.judged import Judge, JudgedVideoQA, MMVet
 from vilau.metrics.mmbench import MMBench
 from vilau.metrics.mme import MME, WorldMME
-from vilau.metrics.multiple_choice import ScienceQA, SeedBench
+from vilau.metrics.multiple_choice import RankedSeedBench, ScienceQA, SeedBench
 from vilau.metrics.open_ended import OpenEnded
 from vilau.metrics.parsers import AnswerStyle, check_style, parse_yes_no, suggestion
 from vilau.metrics.pope import POPE_SETTINGS, Pope, PopeScores, mean_scores
@@ -49,6 +49,7 @@ __all__ = [
     "OpenEnded",
     "Pope",
     "PopeScores",
+    "RankedSeedBench",
     "ScienceQA",
     "SeedBench",
     "TWINS",
@@ -82,7 +83,7 @@ BENCHMARKS: dict[str, type[AnswerMetric]] = {
     "pope": Pope,
     "mme": MME,
     "seedbench": SeedBench,
-    "seedbench_ranked": SeedBench,
+    "seedbench_ranked": RankedSeedBench,
     "mmbench": MMBench,
     "open_ended": OpenEnded,
     "video_qa": MatchedVideoQA,

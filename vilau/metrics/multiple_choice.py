@@ -94,3 +94,9 @@ class SeedBench(AnswerMetric):
         self.check_any(self.counts[:, 0].sum())
         rows = {"all": self.counts.sum(dim=0), **dict(zip(DATA_TYPES, self.counts, strict=True))}
         return {kind: (row[1].double() / row[0]).float() for kind, row in rows.items() if row[0]}
+
+
+class RankedSeedBench(SeedBench):
+    """The same where nobody asks for a letter: the likeliest option counts, as in SEED-Bench's own code."""
+
+    title: ClassVar[str] = "SEED-Bench accuracy, options ranked by likelihood"
