@@ -65,8 +65,9 @@ def test_what_cannot_be_ranked():
     for options, message in (
         ([], "1 questions have 0 sets of options and 1 images in 1 groups that add up to 1; give each"),
         ([()], "the question 'what ?' has 0 options to be ranked; give it 1 to 10, or ask for an answer"),
+        ([["two", " "]], "an answer to be weighed is empty; give it words, or leave it out"),
         ([["two"] * 11], "has 11 options to be ranked"),
-        ([["two", "red " * 30]], "does not fit the language model's max_length of 40 or holds no words"),
+        ([["two", "red " * 30]], "does not fit the language model's max_length of 40 with what stands before"),
     ):  # fmt: skip
         with pytest.raises(DataError, match=re.escape(message)):
             likeliest_letters(model, images, ["what ?"], options)

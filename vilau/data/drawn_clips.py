@@ -76,7 +76,7 @@ class DrawnClips:
         """One clip of the split."""
         number = rng.randrange(self.spec.num_train if self.split == "train" else self.spec.num_val)
         share = self.spec.simple_share
-        # Every so manieth, as scenes of one object are (world_scene).
+        # Spread evenly over the numbers, as scenes of one object are (world_scene).
         simple = self.split == "train" and int((number + 1) * share) > int(number * share)
         return clip_at(
             self.split,

@@ -78,9 +78,9 @@ def likeliest_letters(
 ) -> list[str]:
     """Rank the options of each question by how likely the model is to say them, and return the likeliest's letter.
 
-    What counts is the mean log-probability of an option's tokens, its end included, so that long options are at no
-    disadvantage. This is the protocol of SEED-Bench (Li et al. 2023, "SEED-Bench: Benchmarking multimodal LLMs with
-    generative comprehension", section 3.3): the model is not shown the options and need not know letters.
+    The protocol of SEED-Bench (Li et al. 2023, "SEED-Bench: Benchmarking multimodal LLMs with generative
+    comprehension"): the model is not shown the options and need not know letters. Likelihood is here the mean
+    log-probability of an option's tokens, its end included, so that long options are at no disadvantage.
 
     Args:
         model: is asked.

@@ -50,7 +50,7 @@ def cross_entropies(
 def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     """Mean log-probability of the text tokens that bear loss, float32 ``(documents,)``.
 
-    Raises ``DataError`` for a document that is too long or bears no loss on text.
+    Raises ``DataError`` for a document that is too long.
     """
     layout = model.sequence.lay_out(batch.documents)
     _check_images(layout, batch.num_images)
@@ -58,10 +58,10 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     here = layout.to(model.device)
     rows, columns = here.text_rows, here.text_columns
     counts = torch.bincount(rows, minlength=len(batch.documents))
-    if layout.dropped or layout.cut or not counts.all():
+    if layout.dropped or layout.cut:
         raise DataError(
             "a text to be weighed does not fit the language model's max_length of "
-            f"{model.sequence.max_length} or holds no words; shorten its question, or take it out."
+            f"{model.sequence.max_length} with what stands before it; shorten its question, or leave it out."
         )
     hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
     logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])

@@ -308,6 +308,8 @@ class VilaU(UnifiedModel):
         self, images: Tensor | None, prompt: str | Sequence[str], answers: Sequence[str]
     ) -> Tensor:
         """How likely each of some answers is; see ``UnifiedModel.answer_log_likelihoods``."""
+        if not all(text.strip() for text in answers):
+            raise DataError("an answer to be weighed is empty; give it words, or leave it out.")
         images = given_images(self, images)
         bare = self.prompt.form == "published"
         count = 0 if images is None else len(images)
