@@ -79,8 +79,9 @@ def likeliest_letters(
     """Rank the options of each question by how likely the model is to say them, and return the likeliest's letter.
 
     The protocol of SEED-Bench (Li et al. 2023, "SEED-Bench: Benchmarking multimodal LLMs with generative
-    comprehension"): the model is not shown the options and need not know letters. Likelihood is here the mean
-    log-probability of an option's tokens, its end included, so that long options are at no disadvantage.
+    comprehension"): the model is not shown the options and need not know letters. Likelihood is the mean
+    log-probability of an option's tokens, its end included, as in the authors' code for LLaVA; in theirs for
+    InstructBLIP it is the sum.
 
     Args:
         model: is asked.
