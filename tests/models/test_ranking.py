@@ -9,7 +9,7 @@ from tests.models import tiny
 from vilau.data.forms import conversation
 from vilau.errors import DataError
 from vilau.layers.pixels import to_float
-from vilau.models.questions import likeliest_letters
+from vilau.models.questions import clip_question, likeliest_letters
 from vilau.models.vila_u.config import PromptConfig
 from vilau.types import MultimodalBatch
 
@@ -56,6 +56,18 @@ def test_the_likeliest_option_is_taken_for_pictures_and_clips(form):
     # Turned around, the same option is found under another letter.
     turned = likeliest_letters(model, images[:1], questions[:1], [OPTIONS[::-1]])
     assert turned == ["DCBA"[best]]
+
+
+def test_a_clip_is_asked_about_as_it_was_learnt(monkeypatch):
+    model, asked = tiny.vila_u(), []
+    weigh = model.answer_log_likelihoods
+    monkeypatch.setattr(
+        model,
+        "answer_log_likelihoods",
+        lambda i, prompt, o: asked.append(prompt) or weigh(i, prompt, o),
+    )
+    likeliest_letters(model, to_float(tiny.images(3)), ["what ?"] * 2, [OPTIONS] * 2, [2, 1])
+    assert asked == [clip_question(model, "what ?", 2), "what ?"]
 
 
 @pytest.mark.filterwarnings("ignore:a document loses the end of its text")
