@@ -258,7 +258,6 @@ def test_training_turns_about_clips_are_true() -> None:
         asked = [text for text, _ in turns]
         every = [q.question for q in told if q.family in ("motion", "direction")]
         assert set(every) <= set(asked) or len(told) > 8
-        assert len(clip.motions) > 1 or not any(text.endswith("fast or slow ?") for text in asked)
         truths = {
             question.question: question.answer
             for seed in range(8)  # which of two things comes first in a comparison is drawn

@@ -23,8 +23,8 @@ class ClipSpec:
         num_frames: frames of a clip as it is drawn.
         seen_frames: so many of them, evenly spread, the model reads or draws; None: all.
         num_objects: smallest and largest number of objects.
-        simple_share: share of the training clips in which a single object does one thing all the time, fast if it
-            moves: what motions are is learnt there first.
+        simple_share: share of the training clips in which a single object does one thing all the time: what motions
+            are is learnt there first.
     """
 
     num_train: int = 20000

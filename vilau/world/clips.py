@@ -130,8 +130,7 @@ def sample_clip(
 ) -> Clip:
     """Draw a clip in which nothing leaves the canvas or runs into another thing.
 
-    In a ``simple`` one motions take all the time, and what moves is fast. First frames that ``accept`` refuses are
-    drawn again.
+    In a ``simple`` one motions take all the time. First frames that ``accept`` refuses are drawn again.
 
     Raises ConfigError if ``num_frames`` is odd or below 4, or if so many things find no room.
     """
@@ -145,7 +144,7 @@ def sample_clip(
         for _ in range(12):
             motions = (_motion(rng, num_frames) for _ in scene.things)
             if simple:
-                motions = (replace(m, speed="fast", start=0, end=num_frames) for m in motions)
+                motions = (replace(motion, start=0, end=num_frames) for motion in motions)
             clip = Clip(scene, tuple(motions), num_frames)
             if _has_room(clip):
                 return clip

@@ -47,8 +47,7 @@ def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]
     """Return up to ``num`` questions about a clip, each with its answer, some with lettered options.
 
     What no single frame tells comes before all else, of every thing. Then the other families take turns, so that what
-    every clip allows does not crowd out what few do; to describe the clip is one of them. How fast a thing is, is
-    not asked where it is alone: in simple clips (``sample_clip``) the answer would always be the same.
+    every clip allows does not crowd out what few do; to describe the clip is one of them.
     """
     between: list[tuple[str, str]] = []
     families = {"caption": [(DESCRIBE_CLIP, clip_caption(clip, rng))]}
@@ -56,7 +55,7 @@ def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]
         turn = (question.question, question.answer)
         if question.family in BETWEEN_FRAMES:
             between.append(turn)
-        elif question.family != "speed" or len(clip.motions) > 1:
+        else:
             families.setdefault(question.family, []).append(turn)
     for dimension in VIDEO_DIMENSIONS:
         choice = clip_choice(clip, rng, dimension) if rng.random() < CHOICE_SHARE else None
