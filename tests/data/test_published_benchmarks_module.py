@@ -37,8 +37,8 @@ ONE_ULP = 1.2e-7
 
 
 def written(folder: Path, *names: str) -> Path:
-    for place in dict.fromkeys(QUESTION_BENCHMARKS[name].place for name in names):
-        WRITERS[place](folder / place)
+    for own in dict.fromkeys(QUESTION_BENCHMARKS[name].folder for name in names):
+        WRITERS[own](folder / own)
     return folder
 
 
@@ -229,7 +229,7 @@ def test_answers_and_scores_are_those_of_eval(tmp_path: Path, model_folder: Path
         )
         out, benchmark = tmp_path / "eval", QUESTION_BENCHMARKS[name]
         scores = asking.ask_benchmark(
-            evaluation.model, benchmark, tmp_path / benchmark.place, out, args
+            evaluation.model, benchmark, tmp_path / benchmark.folder, out, args
         )
         rows = (out / f"{name}.jsonl", tmp_path / "predictions" / f"{name}.jsonl")
         one, other = ([json.loads(x) for x in path.read_text().splitlines()] for path in rows)

@@ -294,6 +294,14 @@ def test_only_the_asked_forms() -> None:
         assert "\n" not in text
 
 
+def test_a_form_that_is_named_more_often_is_asked_more_often() -> None:
+    scene = scene_at("train", 0)
+    forms = ("probe", "probe", "probe", "options")
+    asked = [exam_turn(scene, random.Random(n), LEVELS["base"], forms)[0] for n in range(200)]
+    lettered = sum(text.endswith(LETTER_ENDING) for text in asked)
+    assert 30 < lettered < 70
+
+
 def test_how_often_a_thing_vanishes() -> None:
     found = 0
     for index in range(60):

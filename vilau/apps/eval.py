@@ -166,13 +166,13 @@ def run(args: argparse.Namespace) -> int:
     begin(out, args)
     model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
     for one in ready:
-        _run_one(one, one.place(data), model, out, args)
+        _run_one(one, data / one.folder, model, out, args)
     return 0 if len(ready) == len(chosen) else 1
 
 
 def tell(one: Listed, data: Path) -> bool:
     """Say whether a benchmark's data are there, else what is missing and where it belongs."""
-    missing = one.missing(one.place(data))
+    missing = one.missing(data / one.folder)
     if not missing:
         say(f"{one.name}: {one.title} is there" + (f" ({one.remark})" if one.remark else ""))
         return True

@@ -130,7 +130,7 @@ class Instructions(StreamedDataModule):
         exam_share: share of these questions in the forms of the published benchmarks' twins (yes or no,
             lettered options, several elements), which a model only answers as it was taught.
         exam_forms: which of these forms: ``probe`` (POPE), ``pair`` (MME), ``options`` (SEED-Bench), ``hint``
-            (ScienceQA), ``open`` (MM-Vet).
+            (ScienceQA), ``open`` (MM-Vet); one that is named twice is asked twice as often.
         drawing_share: share of documents about drawn scenes that ask for the picture instead.
         video_share: share of documents about drawn clips in the place of scenes.
         clips: which drawn clips; and of videos in conversations, ``num_frames`` are read where ``path`` is a

@@ -146,10 +146,10 @@ class PublishedBenchmarks(StreamedDataModule):
     def _check_files(self) -> None:
         """Raise ``DataError`` naming everything that is missing of all benchmarks."""
         missing = [
-            f"{one.place}/{need}"
+            f"{one.folder}/{need}"
             for one in map(QUESTION_BENCHMARKS.__getitem__, self.benchmarks)
             for need in one.needs
-            if not (self.folder / one.place / need).exists()
+            if not (self.folder / one.folder / need).exists()
         ]
         if missing:
             raise DataError(
@@ -159,7 +159,7 @@ class PublishedBenchmarks(StreamedDataModule):
 
     def _set(self, name: str) -> PublishedSet:
         benchmark = QUESTION_BENCHMARKS[name]
-        folder = self.folder / benchmark.place
+        folder = self.folder / benchmark.folder
         questions = limited(benchmark.read(folder), self.num_questions)
         if not questions:
             raise DataError(f"{folder} holds no questions; put {benchmark.title}'s files there.")

@@ -9,8 +9,8 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.metrics.answer_metric import AnswerMetric, MeanScore
 from vilau.metrics.parsers import AnswerStyle, parse_letter, parse_science_qa, suggestion
+from vilau.types import LETTERS
 
-LETTERS = "ABCDEFGHIJ"
 DATA_TYPES = ("image", "video")
 
 

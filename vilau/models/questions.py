@@ -9,8 +9,7 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START
-
-LETTERS = "ABCDEFGHIJ"
+from vilau.types import LETTERS
 
 
 def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:

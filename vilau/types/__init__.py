@@ -9,6 +9,7 @@ Images on the host are ``uint8`` in 0..255; inside models they are float in [-1,
 """
 
 from vilau.types.batches import (
+    LETTERS,
     ClipPromptBatch,
     ImageTextBatch,
     LabelledImageBatch,
@@ -49,6 +50,7 @@ from vilau.types.protocols import (
 )
 
 __all__ = [
+    "LETTERS",
     "AnswerOutput",
     "Averages",
     "ClipOutput",

@@ -9,6 +9,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+LETTERS = "ABCDEFGHIJ"
+"""What options are called, in order."""
+
 
 class Movable:
     """A batch that Lightning moves to a device by calling ``to``; only its tensors move."""
@@ -82,8 +85,8 @@ class QuestionBatch(Movable):
     """How many rows of ``images`` each question is about, in order (one picture, or the frames of a clip); empty:
     one each."""
     options: list[list[str]] = field(default_factory=list)
-    """For each question the answers of which the likeliest is taken, named by its letter; empty: the model answers
-    in its own words."""
+    """For each question the answers of which the likeliest is taken, named by its one of LETTERS; empty: the model
+    answers in its own words."""
 
 
 @dataclass

@@ -40,11 +40,12 @@ class Listed:
     """Who turns answers or drawings into the number, where that is not this package."""
     remark: str = ""
     files_of: str = ""
-    """The benchmark in whose folder its files lie; empty: its own."""
+    """The benchmark whose files it reads, where these are not its own."""
 
-    def place(self, data: Path) -> Path:
-        """Its folder among the others."""
-        return data / (self.files_of or self.name)
+    @property
+    def folder(self) -> str:
+        """Its folder's name."""
+        return self.files_of or self.name
 
     def missing(self, folder: Path) -> list[Path]:
         """The needed paths that are not there."""

@@ -12,7 +12,6 @@ from typing import Any
 
 from vilau.data.published.questions import (
     LETTER,
-    LETTERS,
     EmbeddedPicture,
     PublishedBenchmark,
     PublishedQuestion,
@@ -22,6 +21,7 @@ from vilau.data.published.questions import (
     read_mapping,
 )
 from vilau.errors import DataError
+from vilau.types import LETTERS
 
 MMBENCH = "mmbench_dev_en_20231003.tsv"
 MMBENCH_OPTIONS = "ABCD"
@@ -211,7 +211,7 @@ CHOICE_BENCHMARKS = (
     PublishedBenchmark(
         "seedbench_ranked", "SEED-Bench, options ranked by likelihood", ("SEED-Bench.json", "SEED-Bench-image"),
         partial(read_seedbench, ranked=True), files_of="seedbench",
-        remark="the likeliest option, as SEED-Bench's authors measure; lmms-eval and the papers ask for a letter",
+        remark="as its authors measure; the papers ask for a letter; videos only where SEED-Bench-video lies there too",
     ),
     PublishedBenchmark(
         "mmbench", "MMBench dev (English)", (MMBENCH,), read_mmbench, max_new_tokens=1024,

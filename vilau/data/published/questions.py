@@ -12,10 +12,10 @@ from typing import Any
 from PIL import Image
 
 from vilau.errors import DataError
+from vilau.types import LETTERS
 
 SHORT = "\nAnswer the question using a single word or phrase."
 LETTER = "\nAnswer with the option's letter from the given choices directly."
-LETTERS = "ABCDEFGHIJ"
 
 
 # Compared by identity: the bytes are long, and rotations of a question share one object.
@@ -59,7 +59,7 @@ class PublishedQuestion:
 
 @dataclass(frozen=True)
 class PublishedBenchmark:
-    """A benchmark, the files it needs, and how they are read; ``needs`` are paths under its ``place``."""
+    """A benchmark, the files it needs, and how they are read; ``needs`` are paths under its ``folder``."""
 
     name: str
     """Lmms-eval's, where it has one; `vilau.metrics.answers` knows the score by it."""
@@ -73,8 +73,8 @@ class PublishedBenchmark:
     """The benchmark whose files it reads, where these are not its own."""
 
     @property
-    def place(self) -> str:
-        """Name of its folder."""
+    def folder(self) -> str:
+        """Its folder's name."""
         return self.files_of or self.name
 
 
