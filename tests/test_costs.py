@@ -19,7 +19,7 @@ from vilau.costs import counts, estimate, shown
 from vilau.costs.asked import POPE_MODES, Asked, asked
 from vilau.costs.config import DATA_DEFAULTS, MODEL_DEFAULTS
 from vilau.costs.documents import Form, document_forms
-from vilau.costs.modules import MODULES
+from vilau.costs.modules import MODULES, work_of
 from vilau.costs.show import duration, quantity
 from vilau.costs.stage import ZERO_SHOT_CLASSES
 from vilau.data.benchmarks import WorldBenchmarks
@@ -559,3 +559,18 @@ def test_single_turns_read_their_picture_each_unless_it_is_shared() -> None:
     # 0.1 drawn, 0.45 conversations, and 0.45 six times.
     assert total("images", True) == pytest.approx(1.0)
     assert total("images", False) == pytest.approx(0.1 + 0.45 + 6 * 0.45)
+
+
+def test_the_tower_encodes_a_picture_once_for_all_its_turns(siglip_folder: str) -> None:
+    def tower_flops(share_images: bool) -> float:
+        finetune = chain(siglip_folder, paper=False)["finetune"]
+        finetune["model"]["init_args"]["share_images"] = share_images
+        finetune["data"] = {
+            "class_path": "vilau.data.instructions.Instructions",
+            "init_args": {"turns_per_image": 6, "single_turn_share": 0.5},
+        }
+        work = work_of(finetune)  # 3 * (language) + tower, and language + tower
+        return (3 * work.forward_flops - work.train_flops) / 2
+
+    assert tower_flops(False) == pytest.approx(tower_flops(True))
+    assert tower_flops(True) > 0

@@ -39,6 +39,25 @@ def test_an_option_is_as_likely_as_training_says(shown):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", ["sdpa", "lean", "eager"])
+@pytest.mark.parametrize(("room", "rows"), [(256, 1), (60, 2)], ids=["one row", "two rows"])
+def test_all_options_go_on_from_one_reading_of_the_picture(attention, room, rows, monkeypatch):
+    model, images = tiny.vila_u(max_length=room, attention=attention), to_float(tiny.images(1))
+    read = []
+    body = model.language.model.forward
+    monkeypatch.setattr(
+        model.language.model,
+        "forward",
+        lambda inputs_embeds, **kw: (
+            read.append(len(inputs_embeds)) or body(inputs_embeds=inputs_embeds, **kw)
+        ),
+    )
+    found = model.answer_log_likelihoods(images, "what is it ?", OPTIONS)
+    assert read == [rows]
+    expected = -mean_losses(model, images, 0, "what is it ?").detach()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", ["plain", "published"])
 def test_the_likeliest_option_is_taken_for_pictures_and_clips(form):
     model = tiny.vila_u(prompt=PromptConfig(system="", form=form))

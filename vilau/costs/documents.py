@@ -27,6 +27,8 @@ class Form:
     text: float
     targets: float
     drawn: bool = False
+    per_image: int = 1
+    """Documents about the same images, which the tower reads once for all."""
 
 
 def document_forms(config: Config) -> list[Form]:
@@ -66,5 +68,11 @@ def document_forms(config: Config) -> list[Form]:
 
 def _parted(form: Form, share: float, turns: int) -> list[Form]:
     """The conversations that stay, and those that become a document a turn, each with its images."""
-    single = Form(form.share * share * turns, form.images, form.text / turns, form.targets / turns)
+    single = replace(
+        form,
+        share=form.share * share * turns,
+        text=form.text / turns,
+        targets=form.targets / turns,
+        per_image=turns,
+    )
     return [replace(form, share=form.share * (1 - share)), single]

@@ -68,7 +68,8 @@ def _language(config: Config) -> Work:
         for form in forms
     ]
     images = sum(form.share * form.images for form in forms)
-    tower_flops = images * (model.tower.siglip.encoder.flops + model.tower.search.flops)
+    encoded = sum(form.share * form.images / form.per_image for form in forms)
+    tower_flops = encoded * (model.tower.siglip.encoder.flops + model.tower.search.flops)
     forward = sum(form.share * count.flops for form, count in counted)
     return Work(
         parameters=model.parameters,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vilau.errors import DataError
 from vilau.layers.attention import LEAN
-from vilau.layers.isolation import isolating_arguments
+from vilau.layers.isolation import WITH_MASK, isolating_arguments
 from vilau.models.interface import LossTerms
 from vilau.models.vila_u.parts import Parts, embedded
 from vilau.models.vila_u.sequence import Layout
@@ -50,23 +50,29 @@ def cross_entropies(
 def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     """Mean log-probability of the text tokens that bear loss, float32 ``(documents,)``.
 
-    Raises ``DataError`` for a document that is too long.
+    All documents begin with the same images, or none has any; these are read once where the attention kernel takes a
+    mask. Raises ``DataError`` for a document that is too long.
     """
-    layout = model.sequence.lay_out(batch.documents)
+    shared = model.language.model.config._attn_implementation in WITH_MASK
+    (layout,) = model.sequence.lay_out_in(1, batch.documents, share_images=shared)
     _check_images(layout, batch.num_images)
     _, vectors_NPZ = _tokenized(model, batch)
-    here = layout.to(model.device)
-    rows, columns = here.text_rows, here.text_columns
-    counts = torch.bincount(rows, minlength=len(batch.documents))
     if layout.dropped or layout.cut:
         raise DataError(
             "a text to be weighed does not fit the language model's max_length of "
             f"{model.sequence.max_length} with what stands before it; shorten its question, or leave it out."
         )
+    here = layout.to(model.device)
+    rows, columns = here.text_rows, here.text_columns
     hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
     logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
     loss = F.cross_entropy(logits.float(), here.ids[rows, columns], reduction="none")
-    return -loss.new_zeros(len(counts)).index_add_(0, rows, loss) / counts
+    # Sharing keeps the order of documents of one beginning, and each has something that bears loss.
+    places = rows * layout.ids.shape[1]
+    if here.documents is not None:
+        places = places + here.documents[rows, columns]
+    _, owners, counts = places.unique_consecutive(return_inverse=True, return_counts=True)
+    return -loss.new_zeros(len(counts)).index_add_(0, owners, loss) / counts
 
 
 def _check_images(layout: Layout, count: int) -> None:
