@@ -97,6 +97,10 @@ def test_text_ends_where_the_task_says(reading: Any) -> None:
         requests(("what color is the star ?", {"max_gen_toks": 12, "until": [end]}))
     )
     assert cut == whole.split(end)[0]
+    with pytest.raises(
+        ConfigError, match=rf"up to {WINDOW} new tokens, .* knows {WINDOW} positions"
+    ):
+        reading.generate_until(requests(("x", {"max_gen_toks": WINDOW})))
     with pytest.raises(ConfigError, match="sampled text"):
         reading.generate_until(requests(("x", {"do_sample": True, "temperature": 1.0})))
 

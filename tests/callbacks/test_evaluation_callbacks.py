@@ -156,6 +156,11 @@ def test_generation_judge(tmp_path) -> None:
     passport = callback.passports["test/draw_chance"]
     assert passport.num_samples == 3 * 24
     assert callback.passports["test/draw_prompt_exact"].num_samples == 24
+    measures = {
+        "draw_prompt_exact": "share of prompts satisfied", "draw_soft_chance": "soft score",
+        "draw_color_shape": "share of named things shown", "draw_color_shape_chance": "share of named things shown",
+    }  # fmt: skip
+    assert {name: callback.passports[f"test/{name}"].metric for name in measures} == measures
     assert "verifier" in passport.features
     (blank,) = trainer(tmp_path, GenerationJudge()).test(Blank(), loader(*batches), verbose=False)
     assert blank["test/draw_prompt_exact"] == 0.0

@@ -76,13 +76,15 @@ def test_numbers_of_one_column_share_their_passport(tmp_path) -> None:
         assert found[0] == found[1] == found[2]
     fid = callback.passports["test/fid_g5"]
     assert fid.num_samples == 72
+    assert "lacks rank" not in fid.details
     assert fid.reference.startswith("72 real images ")
     assert callback.passports["test/draw_object_recall_g1"].num_samples > 72  # things, not pictures
 
 
 @pytest.mark.filterwarnings("ignore:A Frechet distance")
 def test_the_grid_has_a_row_per_prompt_and_a_column_per_scale(tmp_path) -> None:
-    measured(tmp_path, prompt_batches(8, 4), num_rows=3)
+    _, callback = measured(tmp_path, prompt_batches(8, 4), num_rows=3)
+    assert "covariance lacks rank: 8 images for" in callback.passports["test/fid_g1"].details
     with Image.open(tmp_path / "images" / "test-guidance-step0000000.png") as sheet:
         assert sheet.width == 4 * 132 + 4  # the real image and three scales
         assert sheet.height == 16 + 3 * (132 + 16) + 4

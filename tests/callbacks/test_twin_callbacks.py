@@ -168,6 +168,9 @@ def test_fid_by_category_stands_beside_both_floors(tmp_path) -> None:
     assert callback.passports["test/world_mjhq_fid"].num_samples == 12
     assert callback.passports["test/world_mjhq_fid/z"].num_samples == 6
     assert callback.passports["test/world_mjhq_fid_floor"].details.startswith("floor: other real")
+    for tail, number in (("", 12), ("/z", 6)):
+        details = callback.passports[f"test/world_mjhq_fid{tail}"].details
+        assert f"covariance lacks rank: {number} images for" in details
 
     with pytest.raises(DataError, match="Toy has no `rebuild`, which CategoryFID asks for"):
         trainer(tmp_path, CategoryFID()).test(Toy(), loader(batches[0]), verbose=False)

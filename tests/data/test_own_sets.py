@@ -20,7 +20,7 @@ from vilau.data.media import video_files
 from vilau.data.mixture import MultimodalMixture
 from vilau.data.preparing.prepare import Options, prepare
 from vilau.data.sources.forms import INTERLEAVED, TEXTS, VIDEOS, find_source
-from vilau.data.world_data import WorldSpec
+from vilau.data.world_data import WorldSpec, world_set
 from vilau.errors import ConfigError, DataError
 from vilau.types import ImageSegment, TextSegment, VideoSegment
 
@@ -114,6 +114,10 @@ def test_prepared_sets_and_their_limits(
         ConfigError, match=r"seen_frames is 7, but .*videos holds clips of 6 frames"
     ):
         list(thirds(world, prepared, clips=ClipSpec(seen_frames=7)).train_dataloader())
+    scenes = str(world_set(world, "train", image_size=32).folder)
+    for key, kind in (("video_path", VIDEOS), ("interleaved_path", INTERLEAVED)):
+        with pytest.raises(DataError, match=rf"samples of kind image_text where {kind} is needed"):
+            thirds(world, prepared | {key: scenes})
     wrong = prepared | {"text_path": prepared["video_path"]}
     with pytest.raises(DataError, match=r"samples of kind videos where texts is needed"):
         thirds(world, wrong)

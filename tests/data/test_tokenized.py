@@ -9,6 +9,7 @@ import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -268,6 +269,7 @@ def drawn(world: WorldSpec, cache: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
+NOTHING = {"image_to_text_share": 0.0, "text_to_image_share": 0.0}
 SHARES = {"image_to_text_share": 0.3, "text_to_image_share": 0.4, "interleaved_share": 0.2}
 
 
@@ -295,6 +297,35 @@ def test_a_mixture_of_codes_is_that_of_the_pixels(
     assert isinstance(codes, ReadsCodes)
     assert codes.coded_sets() == [CodedSet(str(drawn), "0123456789ab", "runs/tower")]
     assert pixels.coded_sets() == []
+
+
+def test_interleaved_documents_hold_samples_of_their_split(
+    world: WorldSpec, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = reads(
+        drawn,
+        world=world,
+        **NOTHING,
+        interleaved_share=1.0,
+        interleaved_images=4,
+        num_val_samples=20,
+    )
+    read: list[int] = []
+    plain = ShardSet.read
+
+    def spy(self: ShardSet, indices: Any) -> Any:
+        read.extend(int(index) for index in indices)
+        return plain(self, indices)
+
+    monkeypatch.setattr(ShardSet, "read", spy)
+    for loader, own in (
+        (data.train_dataloader(), data._split.train_indices),
+        (data.val_dataloader(), data._split.val_indices),
+    ):
+        read.clear()
+        list(islice(loader, 3))
+        assert len(read) >= 8
+        assert set(read) <= {int(index) for index in own}
 
 
 def test_instructions_of_codes_are_those_of_the_pixels(world: WorldSpec, drawn: Path) -> None:

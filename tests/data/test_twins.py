@@ -105,6 +105,13 @@ def test_annotators_are_told_apart_and_pope_asks_in_three_settings(world: WorldS
     assert set(pairs.values()) == {2}
 
 
+def test_what_a_batch_tells_of_clips_does_not_depend_on_its_companions(world: WorldSpec) -> None:
+    twin = small("world_seedbench", world)
+    still = [n for n in range(len(twin)) if len(twin.pictures(n)) == 1][:2]
+    assert twin(0, np.array(still)).frames == [1, 1]
+    assert small("world_gqa", world, 4)(0, np.arange(2)).frames == []
+
+
 def test_longer_clips_are_seen_in_as_many_frames(world: WorldSpec) -> None:
     twin = small("world_activitynetqa", world, 6, num_frames=4)
     assert twin.asked[0].shown.num_frames == 16  # type: ignore[union-attr]

@@ -4,7 +4,8 @@ import torch
 
 from tests.models import tiny
 from vilau.data.forms import conversation, filming_document
-from vilau.models.questions import clip_question
+from vilau.layers.pixels import to_float
+from vilau.models.questions import answers_about, clip_question
 from vilau.models.vila_u.prompts import VIDEO_START, chat_segments
 
 
@@ -19,6 +20,14 @@ def test_a_question_about_a_clip_reads_the_same_in_training_and_evaluation():
     assert torch.equal(trained.span_starts, prompt.span_starts)
     assert not trained.targets[:, :length].any()
     assert trained.targets[:, length:].all()
+
+
+def test_a_question_with_marks_of_its_own_stays_as_it_is():
+    asked = "<image> and <image> : same ?"
+    assert clip_question(tiny.vila_u(), asked, 2) == asked
+    images = to_float(tiny.images(2))
+    answers = answers_about(tiny.vila_u(), images, [asked], [2], max_new_tokens=3)
+    assert answers == [tiny.vila_u().generate_text(images, asked, max_new_tokens=3)]
 
 
 def test_a_clip_is_asked_for_the_same_in_training_and_evaluation():

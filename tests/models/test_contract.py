@@ -5,7 +5,7 @@ import torch
 
 from tests.models import tiny
 from tests.models.forms import FORMS, forms_batch
-from vilau.errors import CheckpointError
+from vilau.errors import CheckpointError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.layers.pixels import to_float
 from vilau.models.vila_u.generate import draw_codes
@@ -106,6 +106,17 @@ def test_two_results_are_those_of_two_calls(model):
         own = model.generate_images(prompt, seed=[3 + row])
         torch.testing.assert_close(own, both[row : row + 1])  # the decoder's sums round by batch
         assert model.generate_text(images[row, None], question, max_new_tokens=6) == answers[row]
+
+
+def test_an_answer_ends_where_its_own_room_does(model):
+    """However long the questions beside it are."""
+    images, asked = to_float(tiny.images(2)), ["what", "how many " * 110]
+    together = model.answer(images, asked, max_new_tokens=200)
+    alone = [model.generate_text(images[n, None], asked[n], max_new_tokens=200) for n in (0, 1)]
+    assert together == alone
+    assert len(together[0].split()) > len(together[1].split()) > 0
+    with pytest.raises(DataError, match="the prompt 'how many how many .*…' takes .* positions"):
+        model.answer(images, ["what", "how many " * 120], max_new_tokens=5)
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])

@@ -39,6 +39,18 @@ def test_an_option_is_as_likely_as_training_says(shown):
     torch.testing.assert_close(found, expected.detach(), rtol=1e-5, atol=1e-5)
 
 
+def test_of_a_chat_the_last_answer_alone_is_weighed():
+    model, images = tiny.vila_u(), to_float(tiny.images(1))
+    asked = ["what is it ?", "a star", "how many ?"]
+    found = model.answer_log_likelihoods(images, asked, OPTIONS)
+    before = model.losses(MultimodalBatch(images, [conversation(0, asked[:2])]))
+    for value, option in zip(found, OPTIONS, strict=True):
+        whole = model.losses(MultimodalBatch(images, [conversation(0, [*asked, option])]))
+        loss = whole.sums["text"] - before.sums["text"]
+        expected = -loss / (whole.counts["text"] - before.counts["text"])
+        torch.testing.assert_close(value, expected.detach(), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("attention", ["sdpa", "lean", "eager"])
 @pytest.mark.parametrize(("room", "rows"), [(256, 1), (60, 2)], ids=["one row", "two rows"])
 def test_all_options_go_on_from_one_reading_of_the_picture(attention, room, rows, monkeypatch):

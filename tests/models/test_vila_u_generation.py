@@ -187,7 +187,11 @@ def test_progress_counts_positions(model):
             r"given_codes has the shape \(1, 17, 3\)",
         ),
         ({"given_codes": torch.full((1, 2, 3), 24)}, DataError, "other values than codes 0 to 23"),
-        ({"prompts": "red " * 2000}, DataError, "prompts takes .* max_length is 1024; give fewer"),
+        (
+            {"prompts": "red " * 2000},
+            DataError,
+            "the prompt 'red red .*…' takes .* max_length is 1024; give fewer",
+        ),
     ],
 )
 def test_requests_that_cannot_be_drawn_are_refused(model, settings, error, told):
@@ -342,7 +346,13 @@ def test_an_answer_ends_where_the_language_model_does():
         (None, ["a", "b"], {}, DataError, "ending with the user"),
         (None, "a", {"max_new_tokens": 0}, ConfigError, "max_new_tokens is 0; write 1 or more"),
         (None, "a", {"top_p": 0.0}, ConfigError, "top_p is 0.0"),
-        (None, "red " * 2000, {}, DataError, "prompt takes .* max_length is 1024"),
+        (
+            None,
+            "red " * 2000,
+            {},
+            DataError,
+            "the prompt 'red red .*…' takes .* max_length is 1024",
+        ),
     ],
 )
 def test_chats_that_cannot_be_answered_are_refused(model, images, prompt, settings, error, told):

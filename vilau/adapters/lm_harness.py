@@ -147,8 +147,13 @@ class Reading:
         ends = settings.get("until") or []
         ends = [ends] if isinstance(ends, str) else list(ends)
         limit = int(settings.get("max_gen_toks", MAX_NEW_TOKENS))
-        tokens = self._tokens(context) or [self._prefix]
-        tokens = tokens[-max(1, self.max_length - limit) :]
+        room = self.max_length - limit
+        if room < 1:
+            raise ConfigError(
+                f"a task asks for up to {limit} new tokens, but the model knows {self.max_length} positions in all; "
+                f"write --gen_kwargs max_gen_toks=N with N below {self.max_length}."
+            )
+        tokens = (self._tokens(context) or [self._prefix])[-room:]
         ids = torch.tensor([tokens], device=self.language.device)
         out = self.language.generate(
             input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,

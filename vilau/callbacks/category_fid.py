@@ -114,7 +114,8 @@ class CategoryFID(MeasuringCallback):
                         features=self.distances.features_name,
                         reference=f"real pictures {digest}",
                         num_samples=count,
-                        details=f"{DETAILS[kind]}; prompts {prompts}; {self.distances.preparation}",
+                        details=f"{DETAILS[kind]}; prompts {prompts}; {self.distances.preparation}"
+                        + self.distances.shortage(name, REAL, category),
                     )
                     tail = "" if category is None else f"/{category.replace(' ', '_')}"
                     self.report(

@@ -61,7 +61,7 @@ class GenerationJudge(JudgingCallback):
         digest, _ = self.prompts.compute()
         for name, (mean, count) in self.means.compute().items():
             passport = Passport(
-                metric="share of prompts satisfied" if "soft" not in name else "soft score",
+                metric=_measure(name),
                 features=self.judge.name,
                 reference=f"prompts {digest}",
                 num_samples=count,
@@ -69,3 +69,9 @@ class GenerationJudge(JudgingCallback):
             )
             full = f"{split}/{name}"
             self.report(pl_module, full, mean, passport, prog_bar=name == "draw_prompt_exact")
+
+
+def _measure(name: str) -> str:
+    if "soft" in name:
+        return "soft score"
+    return f"share of {'named things shown' if 'color_shape' in name else 'prompts satisfied'}"

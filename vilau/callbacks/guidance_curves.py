@@ -159,7 +159,8 @@ class GuidanceCurves(JudgingCallback):
                 features=distance.features_name,
                 reference=f"{num_real} real images {digest}",
                 num_samples=number,
-                details=f"prompts {prompts}; {distance.preparation}",
+                details=f"prompts {prompts}; {distance.preparation}"
+                + distance.shortage(num_real, number),
             )
             self.report(pl_module, f"{split}/fid_{kind}", distance.compute(), passport)
 

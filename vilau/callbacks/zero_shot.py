@@ -13,7 +13,7 @@ from vilau.types import EmbeddingOutput, EmbedsTexts, LabelledImageBatch, Passpo
 
 
 class ZeroShot(MeasuringCallback):
-    """Logs ``val/zero_shot_top1``, ``_top5``, and top-1 of ``_seen`` and ``_held_out`` classes.
+    """Logs ``val/zero_shot_top1``, ``_top5``, top-1 of ``_seen`` and ``_held_out`` classes, and a guess's, ``_chance``.
 
     Where the module gives further features of the same images (``EmbeddingOutput.others``), their
     top-1 is logged too: ``val/zero_shot_top1_unquantized``, ``val/zero_shot_top1_depth1``, ...
@@ -67,7 +67,8 @@ class ZeroShot(MeasuringCallback):
             num_samples=count,
             details=f"{len(self.texts)} classes, prompts {prompts}",
         )
-        for name, value in self.accuracy.compute().items():
+        chance = Tensor([1 / len(self.texts)])[0]
+        for name, value in (*self.accuracy.compute().items(), ("chance", chance)):
             full = f"{split}/zero_shot_{name}"
             self.report(pl_module, full, value, passport, prog_bar=name == "top1")
         for name, accuracy in self.others.items():

@@ -185,8 +185,10 @@ class MultimodalMixture(StreamedDataModule):
         return self._fixed_loader(batches, self._split.val_indices)
 
     def _batches(self, split: WorldSplit, transform: ImageTransform) -> MixtureBatches:
+        sets, training = self._split, split == "train"
         return MixtureBatches(
-            self._split.train if split == "train" else self._split.val,
+            sets.train if training else sets.val,
+            sets.train_indices if training else sets.val_indices,
             transform,
             self.shares,
             self.captions,

@@ -70,8 +70,8 @@ def open_split(  # noqa: PLR0913 - the settings of a data module, passed on
     def opened(path: str, split: WorldSplit) -> ShardSet:
         if path == WORLD_PATH:
             return world_set(world, split, image_size=image_size)
-        # Drawn scenes can be asked about, whatever their stored texts are.
-        stored = PAIRS if shows_scenes(path) else kind
+        # Drawn scenes can be asked about, whatever their stored texts are; sets of a form's own cannot.
+        stored = PAIRS if key == "path" and shows_scenes(path) else kind
         shards = user_set(
             path,
             kind=stored,

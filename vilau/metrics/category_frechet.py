@@ -8,7 +8,7 @@ from torchmetrics import Metric
 from torchmetrics.image.fid import _compute_fid
 
 from vilau.errors import DataError
-from vilau.metrics.frechet import FrechetDistance
+from vilau.metrics.frechet import FrechetDistance, rank_shortage
 
 
 class CategoryFrechet(Metric):
@@ -79,6 +79,12 @@ class CategoryFrechet(Metric):
             return None
         (mean, covariance), (mean2, covariance2) = moments  # type: ignore[misc]
         return _compute_fid(mean, covariance, mean2, covariance2)
+
+    def shortage(self, one: str, other: str, category: str | None = None) -> str:
+        """Return for a passport that a side of ``distance`` has fewer images than a covariance needs."""
+        columns = slice(None) if category is None else [self.categories.index(category)]
+        counts = [int(self.counts[self.sets.index(name), columns].sum()) for name in (one, other)]
+        return rank_shortage(min(counts), int(self.network.num_features))
 
     def _moments(self, row: int, category: str | None) -> tuple[Tensor, Tensor] | None:
         columns = slice(None) if category is None else [self.categories.index(category)]

@@ -119,8 +119,7 @@ class FrechetDistance(FrechetInceptionDistance):
 
     def shortage(self, real: int, other: int) -> str:
         """Return for a passport that there are fewer images than a covariance needs; empty if there are not."""
-        few, width = min(real, other), int(self.real_features_cov_sum.shape[-1])
-        return "" if few > width else f"; covariance lacks rank: {few} images for {width} features"
+        return rank_shortage(min(real, other), int(self.real_features_cov_sum.shape[-1]))
 
     def compute(self) -> Tensor:
         """Return the distance.
@@ -160,3 +159,10 @@ def inception_weights(weights: str | None = None) -> Path:
         origin="torch-fidelity's release v0.2.0",
         instead="set features: world to measure drawn images with the shipped feature network",
     )
+
+
+def rank_shortage(num_images: int, num_features: int) -> str:
+    """Return for a passport that there are fewer images than a covariance needs; empty if there are not."""
+    if num_images > num_features:
+        return ""
+    return f"; covariance lacks rank: {num_images} images for {num_features} features"

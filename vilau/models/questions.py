@@ -16,8 +16,10 @@ def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
     """Put the marks of a clip's frames before a question, as the model was trained to see them.
 
     A published checkpoint sees one mark a line; a model of this kit sees frames between the tokens that
-    begin and end a clip.
+    begin and end a clip. A question with marks of its own, for pictures here and there, stays as it is.
     """
+    if IMAGE_MARK in question:
+        return question
     prompt: Any = getattr(model, "prompt", None)
     if prompt is not None and prompt.form == "published":
         return f"{IMAGE_MARK}\n" * num_frames + question
@@ -37,7 +39,7 @@ def answers_about(
     Args:
         model: answers.
         images: float ``(N, 3, H, W)`` in [-1, 1], those of each question together.
-        questions: texts without marks.
+        questions: texts; those about several images may have a mark for each.
         frames: how many images each question is about, adding up to N; empty: one each.
         max_new_tokens: where an answer ends at the latest.
 

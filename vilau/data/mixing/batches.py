@@ -45,6 +45,8 @@ class MixtureBatches:
     """
 
     source: ShardSet
+    indices: np.ndarray
+    """The samples of the split; others of them come into interleaved documents."""
     transform: ImageTransform
     shares: dict[str, float]
     """Share of each form; all forms of a fixed set appear in turn."""
@@ -97,10 +99,10 @@ class MixtureBatches:
     def _interleaved(
         self, record: Record, image: int, rng: random.Random, pictures: Pictures
     ) -> Document:
-        """The sample's pair and others of the set: the model sees how the first are told."""
+        """The sample's pair and others of its split: the model sees how the first are told."""
         parts = [(image, self._text(record, rng, drawing=False))]
-        others = [rng.randrange(len(self.source)) for _ in range(1, self.interleaved_images)]
-        for other in self.source.read(np.array(others, dtype=np.int64)):
+        others = [rng.randrange(len(self.indices)) for _ in range(1, self.interleaved_images)]
+        for other in self.source.read(self.indices[others]):
             image = pictures.add(load_image(other, self.transform, rng, self.source))
             parts.append((image, self._text(other, rng, drawing=False)))
         return interleaved_document(parts)

@@ -110,6 +110,11 @@ class TwinSet:
     def __len__(self) -> int:
         return len(self.asked)
 
+    @property
+    def has_clips(self) -> bool:
+        """Whether any question is about a clip."""
+        return any(isinstance(one.shown, Clip) for one in self.asked)
+
     def pictures(self, index: int) -> np.ndarray:
         """Draw what question ``index`` is about: uint8 ``(F, H, W, 3)``, F is 1 for a picture."""
         shown = self.asked[index].shown
@@ -121,7 +126,6 @@ class TwinSet:
         """Return the batch of the questions at ``indices`` ``(B,)``."""
         drawn = [self.pictures(index) for index in indices]
         asked = [self.asked[index] for index in indices]
-        frames = [len(one) for one in drawn]
         return QuestionBatch(
             images=stack_images(
                 [image for one in drawn for image in one], image_size=self.image_size
@@ -134,7 +138,8 @@ class TwinSet:
             baselines={
                 name: [said[index] for index in indices] for name, said in self.baselines.items()
             },
-            frames=frames if max(frames) > 1 else [],
+            # Told of all or none of the set: its hash must not depend on which questions share a batch.
+            frames=[len(one) for one in drawn] if self.has_clips else [],
             options=[list(one.options) for one in asked] if asked[0].options else [],
         )
 

@@ -59,7 +59,7 @@ def draw_codes(
     rows = [*texts[:B], *texts[B:] * len(guided_G)]
     unique = list(dict.fromkeys(rows))
     layout = model.sequence.drawing_prompts(unique, start=start).to(model.device)
-    _check_length(model, layout, num_positions, "prompts")
+    _check_length(model, layout, num_positions, unique)
     uniforms = row_uniforms(seeds, num_positions * depth, model.device)
     finite = FiniteLogits()
 
@@ -191,8 +191,11 @@ def write_answers(
         chat_segments(chat, rows, bare=bare) for chat, rows in zip(chats, image_rows, strict=True)
     ]
     layout = model.sequence.answer_prompts(segments).to(model.device)
-    limit = _check_length(model, layout, 1, "prompt")
-    num_tokens = min(max_new_tokens, limit - layout.ids.shape[1])
+    asked = [chat if isinstance(chat, str) else chat[-1] for chat in chats]
+    limit = _check_length(model, layout, 1, asked)
+    # Each row to its own end: what it says does not depend on how long the others are.
+    rooms = (limit - layout.mask.sum(dim=1)).clamp(max=max_new_tokens).tolist()
+    num_tokens = max(rooms)
     vectors = torch.empty(0) if images is None else model.tokenizer.quantize(images).features
     uniforms, finite = row_uniforms(seeds, num_tokens, model.device), FiniteLogits()
     table, classify = model.language.get_input_embeddings(), model.language.get_output_embeddings()
@@ -212,7 +215,10 @@ def write_answers(
         heard=None if stream is None else tell,
     )
     finite.check()
-    answers = [decode_tokens(model.words, row).strip() for row in tokens.tolist()]
+    answers = [
+        decode_tokens(model.words, row[:room]).strip()
+        for row, room in zip(tokens.tolist(), rooms, strict=True)
+    ]
     if stream is not None:
         stream.finish(answers[0])
     return answers
@@ -237,14 +243,15 @@ def given_images(model: Parts, images: Tensor | None) -> Tensor | None:
     return images.to(model.device)
 
 
-def _check_length(model: Parts, layout: Layout, new: int, name: str) -> int:
-    """Return the positions that the language model knows; ``DataError`` where a row needs more."""
+def _check_length(model: Parts, layout: Layout, new: int, prompts: Sequence[str]) -> int:
+    """Return the positions that the language model knows; ``DataError``, naming the prompt, where a row needs more."""
     length = layout.ids.shape[1]
     limit = model.sequence.max_length or sys.maxsize
     if length + new > limit:
+        text = prompts[int(layout.mask.sum(dim=1).argmax())]
         raise DataError(
-            f"{name} takes {length} positions and what follows {new}, but the language model's max_length "
-            f"is {limit}; give fewer words, images or frames."
+            f"the prompt '{text[:40]}{'…' * (len(text) > 40)}' takes {length} positions and what follows {new}, but "
+            f"the language model's max_length is {limit}; give fewer words, images or frames."
         )
     return limit
 

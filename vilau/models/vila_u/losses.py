@@ -48,7 +48,7 @@ def cross_entropies(
 
 @torch.no_grad()
 def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
-    """Mean log-probability of the text tokens that bear loss, float32 ``(documents,)``.
+    """Mean log-probability of the last answer of each document, its end included, float32 ``(documents,)``.
 
     All documents begin with the same images, or none has any; these are read once where the attention kernel takes a
     mask. Raises ``DataError`` for a document that is too long.
@@ -63,16 +63,30 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
             f"{model.sequence.max_length} with what stands before it; shorten its question, or leave it out."
         )
     here = layout.to(model.device)
-    rows, columns = here.text_rows, here.text_columns
+    owners = _last_answers(here)
+    weighed = owners >= 0
+    owners, rows, columns = owners[weighed], here.text_rows[weighed], here.text_columns[weighed]
     hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
     logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
     loss = F.cross_entropy(logits.float(), here.ids[rows, columns], reduction="none")
-    # Sharing keeps the order of documents of one beginning, and each has something that bears loss.
-    places = rows * layout.ids.shape[1]
-    if here.documents is not None:
-        places = places + here.documents[rows, columns]
-    _, owners, counts = places.unique_consecutive(return_inverse=True, return_counts=True)
+    counts = owners.bincount(minlength=len(batch.documents))
     return -loss.new_zeros(len(counts)).index_add_(0, owners, loss) / counts
+
+
+def _last_answers(layout: Layout) -> Tensor:
+    """The document of each text token that bears loss, int64 ``(t,)``; -1 before a document's last run of such tokens.
+
+    Documents are counted through the rows, which keep the order of those of one beginning.
+    """
+    places, columns = layout.text_rows * layout.ids.shape[1], layout.text_columns
+    if layout.documents is not None:
+        places = places + layout.documents[layout.text_rows, columns]
+    _, owners = places.unique_consecutive(return_inverse=True)
+    follows = torch.zeros_like(owners)
+    follows[1:] = ((owners[1:] == owners[:-1]) & (columns[1:] == columns[:-1] + 1)).long()
+    runs = (1 - follows).cumsum(0)
+    last = runs.new_zeros(len(owners)).scatter_reduce(0, owners, runs, "amax")
+    return torch.where(runs == last[owners], owners, -1)
 
 
 def _check_images(layout: Layout, count: int) -> None:
