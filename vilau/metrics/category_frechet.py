@@ -84,7 +84,7 @@ class CategoryFrechet(Metric):
         """Return for a passport that a side of ``distance`` has fewer images than a covariance needs."""
         columns = slice(None) if category is None else [self.categories.index(category)]
         counts = [int(self.counts[self.sets.index(name), columns].sum()) for name in (one, other)]
-        return rank_shortage(min(counts), int(self.network.num_features))
+        return rank_shortage(min(counts), int(self.sums.shape[-1]))
 
     def _moments(self, row: int, category: str | None) -> tuple[Tensor, Tensor] | None:
         columns = slice(None) if category is None else [self.categories.index(category)]
