@@ -18,7 +18,7 @@ from vilau.models.vila_u.model import VilaU
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    folder = tmp_path / "benchmarks"
+    folder = tmp_path / "data" / "benchmarks"
     for name in ("pope", "mme", "mmvet", "mjhq", "genai", "msvd_qa"):
         files.WRITERS[name](folder / name)
     return folder
@@ -33,7 +33,7 @@ def test_what_is_missing_is_named_with_its_place(
     assert lines["pope"] == "POPE is there"
     assert lines["gqa"] == (
         "GQA test-dev balanced is missing; put these of its own files there: "
-        "benchmarks/gqa/testdev_balanced_questions.json, benchmarks/gqa/images"
+        "data/benchmarks/gqa/testdev_balanced_questions.json, data/benchmarks/gqa/images"
     )
     code, out, _ = vilau("eval", "--suite", "table4", "--check", "--data", data / "none")
     assert code == 1
@@ -169,10 +169,10 @@ def test_the_tables_of_vargpt_say_what_they_lack(vilau: Command, data: Path) -> 
     code, out, _ = vilau("eval", "--suite", "vargpt_table3", "--check")
     assert code == 1
     assert (
-        "put these of its own files there: benchmarks/scienceqa_img/problems.json, "
-        "benchmarks/scienceqa_img/pid_splits.json, benchmarks/scienceqa_img/images/test" in out
+        "put these of its own files there: data/benchmarks/scienceqa_img/problems.json, "
+        "data/benchmarks/scienceqa_img/pid_splits.json, data/benchmarks/scienceqa_img/images/test" in out
     )
-    assert "benchmarks/vizwiz_vqa/val.json, benchmarks/vizwiz_vqa/val" in out
+    assert "data/benchmarks/vizwiz_vqa/val.json, data/benchmarks/vizwiz_vqa/val" in out
     code, out, _ = vilau("eval", "--suite", "vargpt_table3", "--world", "--check")
     assert code == 0
     drawn = [line.split(":")[0] for line in out.splitlines()]
@@ -214,7 +214,7 @@ def test_answers_to_other_questions_or_of_another_model_are_refused(
     (data / "pope" / "val2014" / "COCO_val2014_000000000001.jpg").unlink()
     code, _, err = vilau(*command, "--out", "other")
     assert code == 2
-    assert "1 of 1 pictures or videos are not in benchmarks/pope" in err
+    assert "1 of 1 pictures or videos are not in data/benchmarks/pope" in err
 
 
 def test_drawings_are_finished_and_their_scorers_told(
@@ -231,9 +231,9 @@ def test_drawings_are_finished_and_their_scorers_told(
     ]  # fmt: skip
     assert len(drawn) == 6
     assert "fid.compute_fid" in out
-    assert "benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq\n" in out
-    assert "benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq-rebuilt\n" in out
-    assert "benchmarks/mjhq/mjhq30k_imgs/logo evaluation/mjhq/logo\n" in out
+    assert "data/benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq\n" in out
+    assert "data/benchmarks/mjhq/mjhq30k_imgs evaluation/mjhq-rebuilt\n" in out
+    assert "data/benchmarks/mjhq/mjhq30k_imgs/logo evaluation/mjhq/logo\n" in out
     # One picture is gone: it alone is drawn again, and is the same.
     lost = tmp_path / "evaluation" / "mjhq" / "animals" / "h1.png"
     before = Image.open(lost).tobytes()
@@ -309,7 +309,7 @@ def test_tasks_for_lmms_eval(
 def test_imagenet_is_classified_by_names(
     vilau: Command, model_folder: Path, tower_folder: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "benchmarks" / "imagenet"
+    folder = tmp_path / "data" / "benchmarks" / "imagenet"
     files.write(folder / "classnames.json", {"n1": "red circle", "n2": "blue square"})
     for name, value in (("n1/a.JPEG", 250), ("n1/b.png", 200), ("n2/c.jpg", 5)):
         files.picture(folder / "val" / name, value)

@@ -104,6 +104,17 @@ def test_inputs_seed_machine_and_threads_are_filled_in(shop: Workshop) -> None:
     assert (gpu["trainer"]["accelerator"], gpu["trainer"]["max_steps"]) == ("gpu", 16)
 
 
+def test_the_command_line_has_the_last_word_on_the_trainer(shop: Workshop) -> None:
+    (shop.folder / "machines/gpu.yaml").write_text(
+        "trainer: {accelerator: gpu, devices: 1, precision: bf16-mixed, callbacks: [{class_path: a.B}]}\n"
+    )
+    said = ["second.trainer.precision=32-true", "second.trainer.callbacks+={class_path: c.D}"]
+    trainer = config_of(shop, "second", machine="gpu", overrides=said)["trainer"]
+    assert (trainer["precision"], trainer["devices"]) == ("32-true", 1)
+    other = config_of(shop, "first", machine="gpu", overrides=said)["trainer"]
+    assert other["precision"] == "bf16-mixed"
+
+
 def test_equal_stages_are_one_run(shop: Workshop) -> None:
     shop.replace("set: {first.model.noise: 1.5}", "set: {second.model.noise: 1.5}")
     shop.replace("set: {first.model.noise: 0.0}", "set: {}")

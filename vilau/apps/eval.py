@@ -67,7 +67,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--data",
         metavar="DIR",
-        help=f"folder with a folder per benchmark (default: ${DATA_VARIABLE}, else benchmarks)",
+        help=f"folder with a folder per benchmark (default: ${DATA_VARIABLE}, else data/benchmarks)",
     )
     parser.add_argument(
         "--out", default="evaluation", metavar="DIR", help="folder to write (default: evaluation)"
@@ -156,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
         return _run_world(names, args)
     listed = known_benchmarks()
     chosen = [listed[name] for name in names]
-    data = Path(args.data or os.environ.get(DATA_VARIABLE) or "benchmarks").expanduser()
+    data = Path(args.data or os.environ.get(DATA_VARIABLE) or "data/benchmarks").expanduser()
     ready = [one for one in chosen if tell(one, data)]
     if args.check or not ready:
         return 0 if len(ready) == len(chosen) else 1

@@ -27,6 +27,8 @@ class StageConfig:
     config: dict[str, Any]
     origins: dict[str, str] = field(default_factory=dict)
     """Dotted key as a user writes it -> ``file:line`` of the overlay that had the last word."""
+    commanded: tuple[Setting, ...] = ()
+    """What the command line set: nothing is laid over it, not even by the machine."""
 
     def origin(self, key: str) -> str:
         """Return where ``key`` or its nearest parent was set, or an empty text."""
@@ -149,18 +151,19 @@ def stage_config(
         config = merged(config, part.data)
         for path in part.lines:
             origins[plain_key(path)] = part.where(path)
+    commanded = tuple(setting for name, setting in overrides if name == stage.name)
     for setting in (
         *scale.get(stage.name, ()),
         *stage.settings,
         *variant.of(stage.name, scale_name),
-        *(setting for name, setting in overrides if name == stage.name),
+        *commanded,
     ):
         try:
             set_dotted(config, setting.key, setting.value)
         except ConfigError as error:
             raise ConfigError(f"{setting.origin}: {stage.name}: {error}") from None
         origins[setting.key.rstrip("+")] = setting.origin
-    return StageConfig(config, origins)
+    return StageConfig(config, origins, commanded)
 
 
 def _read_part(study: Study, stage: Stage, name: str) -> YamlFile:

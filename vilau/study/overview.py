@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from vilau.errors import VilauError
-from vilau.study.dotted import merged
 from vilau.study.load import load_study
 from vilau.study.outcome import run_title
 from vilau.study.plan import Options, Plan, Run, make_plan
@@ -124,7 +123,7 @@ def _costs(plan: Plan, run: Run) -> dict[str, str]:
 def _with_inputs(plan: Plan, run: Run) -> dict[str, Any]:
     """Return a stage's config with its machine, and the configs of the stages it takes in."""
     config = {"command": run.stage.command, **run.resolved.config}
-    config["trainer"] = merged(config.get("trainer") or {}, plan.trainer)
+    config["trainer"] = plan.stage_trainer(run)
     inputs = {key: plan.runs[source] for key, source in run.inputs.items()}
     config["inputs"] = {key: _with_inputs(plan, source) for key, source in inputs.items()}
     return config

@@ -105,6 +105,15 @@ class Plan:
         """Return the gates of a stage that stand at this scale."""
         return tuple(gate for gate in stage.gates if not gate.scales or self.scale in gate.scales)
 
+    def stage_trainer(self, run: Run) -> dict[str, Any]:
+        """Return a stage's ``trainer``: its config's, the machine's laid over it, and over both the command line's."""
+        config = {"trainer": merged(run.resolved.config.get("trainer") or {}, self.trainer)}
+        for setting in run.resolved.commanded:
+            # What was added to a list stands in the config already.
+            if setting.key.startswith("trainer.") and not setting.key.endswith("+"):
+                set_dotted(config, setting.key, deepcopy(setting.value))
+        return config["trainer"]
+
     def width(self) -> int:
         """Return the largest number of runs that could ever go side by side."""
         level: dict[str, int] = {}
@@ -158,7 +167,7 @@ def make_plan(study: Study, options: Options) -> Plan:
 def run_config(
     plan: Plan, run: Run, products: dict[str, str], *, threads: int | None = None
 ) -> dict[str, Any]:
-    """Return the config that ``vilau fit --config`` takes: inputs filled in, machine laid over.
+    """Return the config that ``vilau fit --config`` takes: inputs filled in, the machine's trainer.
 
     Args:
         plan: the plan that holds ``run``.
@@ -169,7 +178,7 @@ def run_config(
     config: dict[str, Any] = {"seed_everything": run.seed, **deepcopy(run.resolved.config)}
     for key, source in run.inputs.items():
         set_dotted(config, key, products[source])
-    config["trainer"] = merged(config.get("trainer") or {}, plan.trainer)
+    config["trainer"] = plan.stage_trainer(run)
     if threads is not None:
         config["threads"] = threads
     return config

@@ -11,7 +11,7 @@ from vilau.study.suggest import did_you_mean
 
 SUITES: dict[str, tuple[str, ...]] = {
     "table1": ("imagenet",),
-    "table2": ("vqav2", "gqa", "textvqa", "pope", "mme", "seedbench", "mmvet"),
+    "table2": ("vqav2", "gqa", "textvqa", "pope", "mme", "seedbench", "seedbench_ranked", "mmvet"),
     "table3": ("msvd_qa", "msrvtt_qa", "tgif_qa", "activitynetqa"),
     "table4": ("mjhq",),
     "table5": ("genai",),
