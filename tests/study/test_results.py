@@ -62,6 +62,7 @@ def test_seeds_give_mean_and_deviation(shop: Workshop, store: Store) -> None:
     assert "0.910 ± 0.010" in terminal_table(results)
     better, both = results.claims
     assert (better.holds, better.seeds_holding, better.seeds) == (True, 3, 3)
+    assert better.mark == "✓"
     assert better.shown == "0.910 > 0.610"
     assert better.margin == "0.300 ± 0.000"
     assert both.holds is True
@@ -90,7 +91,8 @@ def test_a_claim_can_fail_for_some_seeds(shop: Workshop, store: Store) -> None:
     plan = shop.plan(seeds=[0, 1, 2])
     finish(plan, store)
     claim = collect(plan, store).claims[0]
-    assert (claim.holds, claim.seeds_holding) == (True, 2)
+    assert (claim.holds, claim.seeds_holding, claim.mark) == (True, 2, "~")
+    assert "~ quiet training answers better" in terminal_table(collect(plan, store))
 
 
 def test_a_claim_that_fails_says_so(shop: Workshop, store: Store) -> None:

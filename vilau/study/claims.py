@@ -26,6 +26,15 @@ class Checked:
     """By how much the comparison holds, in the unit of its column: mean, and standard deviation over seeds.
     Empty for a comparison of several columns."""
 
+    @property
+    def mark(self) -> str:
+        """``✓`` where it holds on the means and for every seed, ``~`` on the means alone, ``✗``; ``?`` if not known."""
+        if self.holds is None:
+            return "?"
+        if not self.holds:
+            return "✗"
+        return "✓" if self.seeds_holding == self.seeds else "~"
+
 
 def check_claim(claim: Claim, cells: Mapping[str, Mapping[int, float]], plan: Plan) -> Checked:
     """Evaluate a claim on the means, and on each seed that has all its numbers.

@@ -122,10 +122,9 @@ def fingerprint(results: Results, store: Store, command: str) -> dict[str, str]:
 
 def claim_line(checked: Checked) -> str:
     """Return ``✓ says  (numbers)`` of a claim, by how much and for how many seeds it holds."""
-    mark = {True: "✓", False: "✗", None: "?"}[checked.holds]
     margin = f", margin {checked.margin}" if checked.margin else ""
     seeds = f", {checked.seeds_holding} of {checked.seeds} seeds" if checked.seeds > 1 else ""
-    return f"{mark} {checked.claim.says}  ({checked.shown}{margin}{seeds})"
+    return f"{checked.mark} {checked.claim.says}  ({checked.shown}{margin}{seeds})"
 
 
 def arrow(column: Column) -> str:
