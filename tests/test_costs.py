@@ -473,8 +473,13 @@ def test_shown_in_short_words(siglip_folder: str) -> None:
     assert text["parameters"] == (
         f"{quantity(cost['parameters'])} ({quantity(cost['trained_parameters'])} trained)"
     )
-    assert text["time"] == f"{duration(cost['hours']['2 CPU cores'])} (2 CPU cores)"
+    assert text["time"] == f"{duration(cost['hours']['1 CPU core'])} (1 CPU core)"
     assert "H100" in shown(cost, accelerator="gpu")["time"]
+    large = shown({**cost, "memory_bytes_per_device": 50e9, "devices": 8}, accelerator="gpu")[
+        "time"
+    ]
+    assert large.startswith("no room (8 x RTX 4090), ")
+    assert "no room (8 x A100)" not in large
     assert shown({**cost, "hours": None, "flops": None})["FLOP"] == ""
 
 

@@ -170,7 +170,8 @@ def test_the_tables_of_vargpt_say_what_they_lack(vilau: Command, data: Path) -> 
     assert code == 1
     assert (
         "put these of its own files there: data/benchmarks/scienceqa_img/problems.json, "
-        "data/benchmarks/scienceqa_img/pid_splits.json, data/benchmarks/scienceqa_img/images/test" in out
+        "data/benchmarks/scienceqa_img/pid_splits.json, data/benchmarks/scienceqa_img/images/test"
+        in out
     )
     assert "data/benchmarks/vizwiz_vqa/val.json, data/benchmarks/vizwiz_vqa/val" in out
     code, out, _ = vilau("eval", "--suite", "vargpt_table3", "--world", "--check")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-CPU_DEVICES = ("2 CPU cores",)
-GPU_DEVICES = ("RTX 4090", "A100", "H100 or H200")
+from vilau.costs.stage import CPU_CORE
+
+GPU_BYTES = {"RTX 4090": 24 << 30, "A100": 80 << 30, "H100 or H200": 80 << 30}
+"""Memory of a card; the smaller where there are two."""
 
 
 def shown(cost: Mapping[str, Any], *, accelerator: str | None = None) -> dict[str, str]:
@@ -19,7 +21,8 @@ def shown(cost: Mapping[str, Any], *, accelerator: str | None = None) -> dict[st
     parameters = quantity(cost["parameters"])
     if cost["trained_parameters"] not in (0, cost["parameters"]):
         parameters += f" ({quantity(cost['trained_parameters'])} trained)"
-    devices = CPU_DEVICES if accelerator == "cpu" else GPU_DEVICES
+    devices = (CPU_CORE,) if accelerator == "cpu" else tuple(GPU_BYTES)
+    room = {name: GPU_BYTES.get(name, cost["memory_bytes_per_device"]) for name in devices}
     hours, many = cost["hours"] or {}, f"{cost['devices']} x " if cost["devices"] > 1 else ""
     return {
         "parameters": parameters,
@@ -28,7 +31,9 @@ def shown(cost: Mapping[str, Any], *, accelerator: str | None = None) -> dict[st
         "memory": quantity(cost["memory_bytes_per_device"], "B"),
         "disk": quantity(cost["disk_bytes"], "B"),
         "time": ", ".join(
-            f"{duration(hours[name])} ({many}{name})" for name in devices if name in hours
+            f"{duration(hours[name]) if cost['memory_bytes_per_device'] <= room[name] else 'no room'} ({many}{name})"
+            for name in devices
+            if name in hours
         ),
     }
 

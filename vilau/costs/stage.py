@@ -20,17 +20,21 @@ from vilau.costs.modules import Work, work_of
 CHECKPOINTS_KEPT = 2
 """For resuming; the newest and its predecessor."""
 
+CPU_CORE = "1 CPU core"
+"""Which is what a run computes with, unless there are more cores than runs side by side."""
+
 RATES = {
-    "2 CPU cores": 0.1e12,
+    CPU_CORE: 0.055e12,
     "RTX 4090": 0.35 * 165e12,
     "A100": 0.40 * 312e12,
     "H100 or H200": 0.40 * 989e12,
 }
-"""Operations per second. Cards: bfloat16 datasheet rate times a usual share of it. Cores: steps of the
-tiny tower and language model ran at 70 to 75 GFLOP/s per core in bfloat16 on a server CPU of 2024."""
+"""Operations per second. Cards: bfloat16 datasheet rate times a usual share of it. Core: training at scale tiny ran at
+40 to 55 GFLOP/s (language model) and 100 (tower) in bfloat16 on a server CPU of 2024."""
 
-ONE_BY_ONE = 0.1
-"""Share of that rate an evaluation reaches: it makes one token or position after another."""
+ONE_BY_ONE, ONE_BY_ONE_CPU = 0.1, 0.5
+"""Shares of that rate an evaluation reaches: it makes one token or position after another, which a core minds less
+(measured at scale tiny: 20 to 47 GFLOP/s)."""
 
 ZERO_SHOT_CLASSES = 64
 
@@ -69,7 +73,6 @@ def estimate(
     per_sample = work.train_flops if is_fit else work.forward_flops
     flops = None if samples is None else per_sample * samples
     devices = _num_devices((config.get("trainer") or {}).get("devices"))
-    rate = devices * (ONE_BY_ONE if _command(config) == "test" else 1.0)
     return {
         "parameters": work.parameters,
         "trained_parameters": work.trained if is_fit else 0,
@@ -82,8 +85,14 @@ def estimate(
         "devices": devices,
         "hours": None
         if flops is None
-        else {name: flops / r / rate / 3600 for name, r in RATES.items()},
+        else {name: flops / (devices * _rate(config, name)) / 3600 for name in RATES},
     }
+
+
+def _rate(config: Config, device: str) -> float:
+    if _command(config) != "test":
+        return RATES[device]
+    return RATES[device] * (ONE_BY_ONE_CPU if device == CPU_CORE else ONE_BY_ONE)
 
 
 def _command(config: Config) -> str:
