@@ -177,13 +177,14 @@ def test_generation_trains_a_model_where_there_is_none(
     assert [len(row) for row in names["rows"]] == [6] * 4
 
 
+@pytest.mark.parametrize("seed", ["", "seed0"], ids=["one seed", "several"])
 def test_generation_takes_the_drawing_model_of_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("VILAU_MODEL", raising=False)
     for stage in ("drawing_model", "finetune"):
-        place = tmp_path / "runs" / "study" / "variant" / stage / "model"
+        place = tmp_path / "runs" / "study" / "variant" / seed / stage / "model"
         place.mkdir(parents=True)
         (place / "config.json").write_text("{}")
     source = ["".join(cell["source"]) for cell in cells(NOTEBOOKS[1], "code")]
