@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,20 +23,20 @@ def shown(cost: Mapping[str, Any], *, accelerator: str | None = None) -> dict[st
     if cost["trained_parameters"] not in (0, cost["parameters"]):
         parameters += f" ({quantity(cost['trained_parameters'])} trained)"
     devices = (CPU_CORE,) if accelerator == "cpu" else tuple(GPU_BYTES)
-    room = {name: GPU_BYTES.get(name, cost["memory_bytes_per_device"]) for name in devices}
-    hours, many = cost["hours"] or {}, f"{cost['devices']} x " if cost["devices"] > 1 else ""
     return {
         "parameters": parameters,
         "tokens/step": quantity(cost["tokens_per_step"]),
         "FLOP": quantity(cost["flops"]),
         "memory": quantity(cost["memory_bytes_per_device"], "B"),
         "disk": quantity(cost["disk_bytes"], "B"),
-        "time": ", ".join(
-            f"{duration(hours[name]) if cost['memory_bytes_per_device'] <= room[name] else 'no room'} ({many}{name})"
-            for name in devices
-            if name in hours
-        ),
+        "time": ", ".join(_time(cost, name) for name in devices if cost["hours"]),
     }
+
+
+def _time(cost: Mapping[str, Any], device: str) -> str:
+    fits = cost["memory_bytes_per_device"] <= GPU_BYTES.get(device, math.inf)
+    many = f"{cost['devices']} x " if cost["devices"] > 1 else ""
+    return f"{duration(cost['hours'][device]) if fits else 'no room'} ({many}{device})"
 
 
 def quantity(number: float | None, unit: str = "") -> str:
