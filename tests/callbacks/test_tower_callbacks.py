@@ -134,6 +134,7 @@ def test_zero_shot(tmp_path) -> None:
     (values,) = run.validate(module, loader(labelled("red", "green"), wrong), verbose=False)
     assert values["val/zero_shot_top1"] == pytest.approx(3 / 4)
     assert values["val/zero_shot_chance"] == pytest.approx(1 / 3)
+    assert callback.passports["val/zero_shot_chance"].metric.startswith("accuracy of a guess")
     assert values["val/zero_shot_seen"] == pytest.approx(2 / 3)
     assert values["val/zero_shot_held_out"] == 1.0
     assert len(module.texts_embedded) == 6  # once, not once per batch

@@ -1,5 +1,6 @@
 """How well a tower's features agree with their texts: zero-shot classification."""
 
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -67,10 +68,11 @@ class ZeroShot(MeasuringCallback):
             num_samples=count,
             details=f"{len(self.texts)} classes, prompts {prompts}",
         )
-        chance = Tensor([1 / len(self.texts)])[0]
-        for name, value in (*self.accuracy.compute().items(), ("chance", chance)):
+        for name, value in self.accuracy.compute().items():
             full = f"{split}/zero_shot_{name}"
             self.report(pl_module, full, value, passport, prog_bar=name == "top1")
         for name, accuracy in self.others.items():
             full = f"{split}/zero_shot_top1_{name}"
             self.report(pl_module, full, accuracy.compute()["top1"], passport)
+        guess = replace(passport, metric="accuracy of a guess, all classes equally likely")
+        self.report(pl_module, f"{split}/zero_shot_chance", 1 / len(self.texts), guess)
