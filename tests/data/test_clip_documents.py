@@ -18,7 +18,9 @@ from vilau.data.mixture import MultimodalMixture
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import ImageSegment, TextSegment, VideoSegment
-from vilau.world.clips import clip_at, clip_caption, render_clip
+from vilau.world.clip_language import clip_caption
+from vilau.world.clip_sampling import clip_at
+from vilau.world.clips import render_clip
 from vilau.world.exam import LETTER_ENDING
 from vilau.world.pairs import invented_facts
 from vilau.world.scene import stream_rng
@@ -60,16 +62,19 @@ def test_some_frames_of_a_clip(world: WorldSpec) -> None:
         assert (frame == every[number]).all()
 
 
-def test_a_share_of_the_training_clips_is_simple(world: WorldSpec) -> None:
-    spec = ClipSpec(num_train=8, num_val=4, num_frames=4, num_objects=(2, 2), simple_share=0.75)
-    for split, expected in (("train", {1: 6, 2: 2}), ("val", {2: 4})):
+def test_shares_of_the_training_clips_are_staged(world: WorldSpec) -> None:
+    spec = ClipSpec(
+        num_train=40, num_val=4, num_objects=(3, 3), simple_share=0.5, in_turn_share=0.2
+    )
+    for split, expected in (("train", {1: 20, 2: 8, 3: 12}), ("val", {3: 4})):
         clips, rng = DrawnClips(spec, world, split, 64), random.Random(0)
-        shown = {clip.to_json(): clip for clip in (clips.any(rng) for _ in range(100))}
+        shown = {clip.to_json(): clip for clip in (clips.any(rng) for _ in range(600))}
         assert Counter(len(clip.scene.things) for clip in shown.values()) == expected
         for clip in shown.values():
-            if len(clip.motions) == 1:
-                (motion,) = clip.motions
-                assert (motion.start, motion.end) == (0, 4)
+            staged = len(clip.motions) < 3
+            assert not staged or {motion.speed for motion in clip.motions} == {"fast"}
+            if len(clip.motions) == 2:
+                assert {(motion.start, motion.end) for motion in clip.motions} == {(0, 4), (4, 8)}
 
 
 def test_validation_clips_are_none_of_the_training(world: WorldSpec) -> None:
@@ -165,6 +170,14 @@ def test_a_share_of_clips_and_of_exams(world: WorldSpec) -> None:
         (
             {"clips": ClipSpec(simple_share=2)},
             "clips.simple_share is 2; write a share from 0",
+        ),
+        (
+            {"clips": ClipSpec(in_turn_share=-1)},
+            "clips.in_turn_share is -1; write a share from 0",
+        ),
+        (
+            {"clips": ClipSpec(simple_share=0.6, in_turn_share=0.5)},
+            "simple_share is 0.6 and in_turn_share 0.5; write shares that add up to 1",
         ),
         ({"clips": ClipSpec(num_objects=(2, 1))}, r"num_objects is \[2, 1\]; write a range"),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from tests.study.conftest import STUDIES, Workshop
 from vilau.errors import ConfigError
-from vilau.study.plan import Options, run_config
+from vilau.study.plan import Options, make_plan, run_config
 
 REPO = Path(__file__).parents[2]
 
@@ -86,6 +86,65 @@ def test_a_stage_of_some_variants_alone(shop: Workshop) -> None:
     shop.replace("variants: [noisy]", "variants: [nosy]")
     with pytest.raises(ConfigError, match=r"there is no variant `nosy`\. Did you mean `noisy`\?"):
         shop.plan()
+
+
+SECOND_AT_TINY = "    scales: [tiny]\n    inputs: {model.checkpoint: first}"
+
+
+def test_a_stage_of_some_scales_alone(shop: Workshop) -> None:
+    shop.replace("    inputs: {model.checkpoint: first}", SECOND_AT_TINY)
+    assert list(shop.plan().stages) == ["first", "second", "evaluate"]
+    plan = shop.plan(scale="small")
+    assert list(plan.stages) == ["first", "evaluate"]
+    assert {cell.stage for cell in plan.cells} == {"first", "evaluate"}
+    first, evaluate = (plan.cell("quiet", 0, stage) for stage in ("first", "evaluate"))
+    assert first is not None
+    assert evaluate is not None
+    # It takes what the stage that is not there would have taken.
+    assert plan.runs[evaluate.run].inputs == {"model.checkpoint": first.run}
+    assert make_plan(plan.study, plan.options).runs == plan.runs
+
+
+def test_what_hands_nothing_on_leaves_the_input_as_it_is(shop: Workshop) -> None:
+    shop.replace("    inputs: {model.checkpoint: first}", "    scales: [tiny]")
+    plan = shop.plan(scale="small")
+    evaluate = plan.cell("quiet", 0, "evaluate")
+    assert evaluate is not None
+    assert plan.runs[evaluate.run].inputs == {}
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"[tiny]": "[tyni]"}, {}, r"there is no scale `tyni`\. Did you mean `tiny`\?"),
+        ({}, {"until": "second"}, "scale `small` has no stage `second`; leave it out of --set"),
+        ({}, {"overrides": ["second.model.lr=1"]}, "scale `small` has no stage `second`; leave"),
+        (
+            {"Val: first/val/accuracy": "Val: second/val/accuracy"},
+            {},
+            r"toy.yaml: scale `small` has no stage `second`, which measures `Val`; write another table under "
+            r"table\.scales\.small\.",
+        ),
+        (
+            {"chance: {Top-1: evaluate/test/chance}": "chance: {Top-1: second/val/chance}"},
+            {},
+            "no stage `second`, which measures `Top-1`",
+        ),
+        (
+            {'because."}': 'because.", scales: [smal]}', "Below chance nothing can be compared.": "because."},
+            {},
+            r"there is no scale `smal`\. Did you mean `small`\?",
+        ),
+    ],
+)  # fmt: skip
+def test_a_stage_that_a_scale_lacks_is_not_asked_for(
+    shop: Workshop, changes: dict[str, str], options: dict[str, object], message: str
+) -> None:
+    shop.replace("    inputs: {model.checkpoint: first}", SECOND_AT_TINY)
+    for old, new in reversed(changes.items()):
+        shop.replace(old, new)
+    with pytest.raises(ConfigError, match=message):
+        shop.plan(scale="small", **options)
 
 
 def test_several_parts_are_merged(shop: Workshop) -> None:

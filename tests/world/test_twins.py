@@ -29,16 +29,9 @@ from vilau.world.clip_judge import (
     judge_clip,
     tracks,
 )
-from vilau.world.clips import (
-    Clip,
-    Motion,
-    clip_at,
-    clip_questions,
-    frames,
-    render_clip,
-    repetition_questions,
-    thing_at,
-)
+from vilau.world.clip_language import clip_questions, repetition_questions, start_questions
+from vilau.world.clip_sampling import clip_at
+from vilau.world.clips import Clip, Motion, frames, render_clip, thing_at
 from vilau.world.exam import (
     BETWEEN_FRAMES,
     DESCRIBE_CLIP,
@@ -254,9 +247,17 @@ def test_training_turns_about_clips_are_true() -> None:
         rng = random.Random(index)
         turns = clip_turns(clip, rng, 8)
         assert 1 <= len(turns) <= 8
-        told = [q for q in clip_questions(clip, random.Random(0)) if q.family in BETWEEN_FRAMES]
+        told = [
+            question
+            for question in (
+                *clip_questions(clip, random.Random(0)),
+                *repetition_questions(clip),
+                *start_questions(clip),
+            )
+            if question.family in BETWEEN_FRAMES
+        ]
         asked = [text for text, _ in turns]
-        every = [q.question for q in told if q.family in ("motion", "direction")]
+        every = [q.question for q in told if q.family in ("motion", "direction", "start")]
         assert set(every) <= set(asked) or len(told) > 8
         truths = {
             question.question: question.answer
@@ -264,6 +265,7 @@ def test_training_turns_about_clips_are_true() -> None:
             for question in (
                 *clip_questions(clip, random.Random(seed)),
                 *repetition_questions(clip),
+                *start_questions(clip),
             )
         }
         for text, answer in turns:
@@ -283,6 +285,18 @@ def test_training_turns_about_clips_are_true() -> None:
         assert len({text for text, _ in turns}) == len(turns)
     assert letters > 15
     assert described > 15
+
+
+def test_speed_is_asked_where_speeds_differ() -> None:
+    asked: Counter[str] = Counter()
+    for index in range(240):
+        clip = clip_at("train", index)
+        differ = len({motion.speed for motion in clip.motions}) > 1
+        for text, answer in clip_turns(clip, random.Random(index), 20):
+            if text.endswith("move fast or slow ?"):
+                assert differ
+                asked[answer] += 1
+    assert min(asked[speed] for speed in ("fast", "slow")) > 8
 
 
 def test_only_the_asked_forms() -> None:

@@ -6,23 +6,20 @@ import random
 import re
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from vilau.errors import ConfigError, DataError
-from vilau.world.clips import (
+from vilau.world.clip_language import (
     CLIP_FAMILIES,
-    Clip,
-    Motion,
-    clip_at,
     clip_caption,
     clip_questions,
-    frames,
-    render_clip,
-    sample_clip,
-    thing_at,
+    start_questions,
 )
+from vilau.world.clip_sampling import clip_at, sample_clip
+from vilau.world.clips import Clip, Motion, frames, render_clip, thing_at
 from vilau.world.render import render
 from vilau.world.scene import LEVELS, Scene, Thing, held_out
 
@@ -35,7 +32,7 @@ def clip(
     return Clip(Scene((STAR,), "black", 64), (Motion(kind, direction, speed, start, end),))
 
 
-def clips(num: int, level: str = "base", **options: int) -> list[Clip]:
+def clips(num: int, level: str = "base", **options: Any) -> list[Clip]:
     return [clip_at("test", index, level=level, **options) for index in range(num)]
 
 
@@ -100,6 +97,62 @@ def test_splits_are_disjoint_and_deterministic() -> None:
     assert not train & set(first)
     assert not any(held_out(one.scene) for one in clips(50))
     assert all(held_out(clip_at("comp", index).scene) for index in range(50))
+
+
+def test_simple_clips_are_fast_and_mostly_whole() -> None:
+    motions = [m for one in clips(200, staging="simple") for m in one.motions]
+    assert {motion.speed for motion in motions} == {"fast"}
+    whole = sum((motion.start, motion.end) == (0, 8) for motion in motions) / len(motions)
+    assert (
+        0.5 < whole < 0.7
+    )  # half of them and a third of the rest; what then has no room is drawn again
+    assert {motion.kind for motion in motions} == {"move", "grow", "shrink", "blink", "stay"}
+
+
+def test_things_act_in_turn() -> None:
+    """Every other thing in one half; which half the first has is even, and half of the things blink."""
+    firsts: Counter[int] = Counter()
+    alike = blinking = 0
+    staged = clips(200, num_objects=(3, 3), staging="in_turn")
+    for one in staged:
+        starts = [motion.start for motion in one.motions]
+        assert starts in ([0, 4, 0], [4, 0, 4])
+        assert all(m.end == m.start + 4 and m.speed == "fast" for m in one.motions)
+        kinds = [motion.kind for motion in one.motions]
+        assert "stay" not in kinds
+        firsts[starts[0]] += 1
+        alike += len(set(kinds)) == 1
+        blinking += kinds.count("blink")
+    assert min(firsts.values()) > 75
+    assert 90 < alike < 160  # the half that is so, and what chance adds
+    assert 0.4 < blinking / 600 < 0.65
+
+
+def test_when_things_start() -> None:
+    """The first frames in which a thing differs from its beginning lie in the half that is told."""
+    answers: Counter[str] = Counter()
+    for one in clips(150):
+        for question in start_questions(one):
+            shape = question.question.split()[3]
+            states = thing_states_of(one, shape)
+            moved = next(frame for frame, state in enumerate(states) if state != states[0])
+            assert question.answer == ("first" if moved < 4 else "later")
+            assert question.choices == ("first", "later")
+            answers[question.answer] += 1
+        asked = {question.question.split()[3] for question in start_questions(one)}
+        shapes = [thing.shape for thing in one.scene.things]
+        acting = {
+            thing.shape
+            for thing, motion in zip(one.scene.things, one.motions, strict=True)
+            if motion.kind != "stay" and shapes.count(thing.shape) == 1
+        }
+        assert asked == acting
+    assert min(answers.values()) > 50
+
+
+def thing_states_of(one: Clip, shape: str) -> list[Thing | None]:
+    index = next(i for i, thing in enumerate(one.scene.things) if thing.shape == shape)
+    return [thing_at(one, index, frame) for frame in range(one.num_frames)]
 
 
 def test_captions_tell_every_motion() -> None:

@@ -10,7 +10,8 @@ import numpy as np
 from vilau.data.media.video import frame_indices
 from vilau.data.world_data import WorldSpec, WorldSplit
 from vilau.errors import ConfigError
-from vilau.world.clips import Clip, clip_at, render_clip
+from vilau.world.clip_sampling import Staging, clip_at
+from vilau.world.clips import Clip, render_clip
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,10 @@ class ClipSpec:
         num_frames: frames of a clip as it is drawn.
         seen_frames: so many of them, evenly spread, the model reads or draws; None: all.
         num_objects: smallest and largest number of objects.
-        simple_share: share of the training clips in which a single object does one thing all the time: what motions
-            are is learnt there first.
+        simple_share: share of the training clips that show a single object, fast and mostly for the whole clip: what
+            motions are is learnt there first.
+        in_turn_share: share of the training clips in which one of two objects acts after the other: order is learnt
+            there first. The rest, and all validation clips, act freely (``vilau.world.clip_sampling.sample_clip``).
     """
 
     num_train: int = 20000
@@ -33,6 +36,7 @@ class ClipSpec:
     seen_frames: int | None = None
     num_objects: tuple[int, int] = (1, 3)
     simple_share: float = 0.0
+    in_turn_share: float = 0.0
 
     def check(self, *, drawn: bool) -> None:
         """Raise ``ConfigError`` for numbers that make no sense; ``drawn`` clips have an even number of frames."""
@@ -53,14 +57,22 @@ class ClipSpec:
             raise ConfigError(
                 f"data.clips.num_objects is [{low}, {high}]; write a range of at least one object."
             )
-        if not 0.0 <= self.simple_share <= 1.0:
+        for key in ("simple_share", "in_turn_share"):
+            if not 0.0 <= getattr(self, key) <= 1.0:
+                raise ConfigError(
+                    f"data.clips.{key} is {getattr(self, key)}; write a share from 0 to 1."
+                )
+        if self.simple_share + self.in_turn_share > 1.0:
             raise ConfigError(
-                f"data.clips.simple_share is {self.simple_share}; write a share from 0 to 1."
+                f"data.clips.simple_share is {self.simple_share} and in_turn_share {self.in_turn_share}; write shares "
+                "that add up to 1 at most."
             )
 
 
 CLIPS = ClipSpec()
 """The default clips, as a default argument."""
+_STAGED_OBJECTS: dict[Staging, tuple[int, int]] = {"simple": (1, 1), "in_turn": (2, 2)}
+_GOLDEN_RATIO = 0.6180339887498949
 
 
 @dataclass(frozen=True)
@@ -75,19 +87,24 @@ class DrawnClips:
     def any(self, rng: random.Random) -> Clip:
         """One clip of the split."""
         number = rng.randrange(self.spec.num_train if self.split == "train" else self.spec.num_val)
-        share = self.spec.simple_share
-        # Spread evenly over the numbers, as scenes of one object are (world_scene).
-        simple = self.split == "train" and int((number + 1) * share) > int(number * share)
+        staging = self._staging(number)
         return clip_at(
             self.split,
             number,
             level=self.world.level,
             num_frames=self.spec.num_frames,
             image_size=self.image_size,
-            num_objects=(1, 1) if simple else self.spec.num_objects,
-            simple=simple,
+            num_objects=_STAGED_OBJECTS.get(staging, self.spec.num_objects),
+            staging=staging,
             seed=self.world.seed,
         )
+
+    def _staging(self, number: int) -> Staging:
+        # Multiples of the golden ratio fall evenly everywhere in [0, 1): shares are kept in any run of numbers.
+        place = number * _GOLDEN_RATIO % 1.0
+        if self.split != "train" or place >= self.spec.simple_share + self.spec.in_turn_share:
+            return "free"
+        return "simple" if place < self.spec.simple_share else "in_turn"
 
     def frames(self, clip: Clip) -> list[np.ndarray]:
         """The frames that the model sees, uint8 ``(H, W, 3)`` each."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.metrics.parsers import AnswerStyle, suggestion
 from vilau.metrics.video_qa import Match, MatchedVideoQA, match_verdict
-from vilau.world.clips import CLIP_FAMILIES
+from vilau.world.clip_language import CLIP_FAMILIES
 
 FAMILIES = (*CLIP_FAMILIES, "repetition")
 

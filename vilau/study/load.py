@@ -86,6 +86,13 @@ def _check_scale_names(study: Study, known: Sequence[str]) -> None:
         for number, claim in enumerate(study.claims)
         for scale in claim.scales
     ]
+    for stage in study.stages.values():
+        named += [(scale, ("stages", stage.name, "scales")) for scale in stage.scales]
+        named += [
+            (scale, ("stages", stage.name, "gate", "scales"))
+            for gate in stage.gates
+            for scale in gate.scales
+        ]
     for scale, place in named:
         if scale not in known:
             raise ConfigError(

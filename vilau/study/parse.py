@@ -95,7 +95,7 @@ def _seeds(node: Node) -> tuple[int, ...]:
 def _stages(node: Node, variants: list[str]) -> dict[str, Stage]:
     stages: dict[str, Stage] = {}
     for name, entry in node.named().items():
-        entry.only("run config inputs set gate seed scale variants")
+        entry.only("run config inputs set gate seed scale variants scales")
         command = entry.child("run").text("fit")
         if command not in COMMANDS:
             raise entry.child("run").wrong(
@@ -114,6 +114,7 @@ def _stages(node: Node, variants: list[str]) -> dict[str, Stage]:
             seed=None if seed.data is None else seed.integer(),
             scale=entry.child("scale").text(name),
             variants=_named_variants(entry.child("variants"), variants),
+            scales=tuple(item.text() for item in entry.child("scales").list_items()),
         )
     if not stages:
         raise node.wrong("a study needs at least one stage")

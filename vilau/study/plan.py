@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +21,7 @@ from vilau.study.load import (
     parse_overrides,
     stage_config,
 )
-from vilau.study.schema import Gate, Stage, Study
+from vilau.study.schema import Column, Gate, Stage, Study
 from vilau.study.suggest import did_you_mean
 
 ENGINE_VERSION = "1"
@@ -78,6 +78,8 @@ class Plan:
     """With the table and the claims of ``scale``."""
     options: Options
     scale: str
+    stages: dict[str, Stage]
+    """The stages that ``scale`` has."""
     seeds: tuple[int, ...]
     trainer: dict[str, Any]
     """What the machine lays over every stage's trainer."""
@@ -133,16 +135,18 @@ def make_plan(study: Study, options: Options) -> Plan:
     scale = load_scale(study, scale_name)
     overrides = parse_overrides(study, options.overrides)
     variants = _chosen(options.only, list(study.variants), "variant", "--only")
-    until = _chosen(
-        [options.until] if options.until else [], list(study.stages), "stage", "--until"
-    )
-    stages = list(study.stages.values())
+    known = study.stages_at(scale_name)
+    asked = [options.until] if options.until else []
+    _chosen(asked, list(study.stages), "stage", "--until")
+    _check_left_out(study, scale_name, known, [*asked, *(stage for stage, _ in overrides)])
+    stages = list(known.values())
     if options.until:
-        stages = stages[: list(study.stages).index(until[0]) + 1]
+        stages = stages[: list(known).index(options.until) + 1]
     plan = Plan(
         study=study.at(scale_name),
         options=options,
         scale=scale_name,
+        stages=known,
         seeds=tuple(study.seeds if options.seeds is None else options.seeds),
         trainer=load_machine(study, options.machine),
     )
@@ -221,6 +225,26 @@ def _identity(command: str, config: dict[str, Any], seed: int, inputs: dict[str,
     }
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _check_left_out(
+    study: Study, scale: str, known: Collection[str], commanded: Sequence[str]
+) -> None:
+    """Refuse to set, to stop at, or to show numbers of a stage that the scale lacks."""
+    lacks = f"scale `{scale}` has no stage"
+    for name in commanded:
+        if name not in known:
+            raise ConfigError(f"{lacks} `{name}`; leave it out of --set and --until.")
+    table = study.at(scale).table
+    columns = [*table.columns.values()]
+    for line in table.baselines.values():
+        columns += [cell for cell in line.values() if isinstance(cell, Column)]
+    for column in columns:
+        if column.stage not in known:
+            raise ConfigError(
+                f"{study.path.name}: {lacks} `{column.stage}`, which measures `{column.heading}`; write another table "
+                f"under table.scales.{scale}."
+            )
 
 
 def _chosen(wanted: Sequence[str], known: list[str], kind: str, flag: str) -> list[str]:

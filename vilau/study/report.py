@@ -48,7 +48,7 @@ def write_report(results: Results, store: Store, folder: Path, *, command: str) 
         write_json(folder / "results.json", results_json(results))
         for old in [*folder.glob("*.png"), *folder.glob("images/*.png")]:
             old.unlink()
-        stages = [_stage(results, store, name, folder) for name in results.plan.study.stages]
+        stages = [_stage(results, store, name, folder) for name in results.plan.stages]
         write_atomic(folder / "index.html", page_html(results, stages, command=command))
 
 

@@ -56,6 +56,9 @@ class Stage:
     variants: tuple[str, ...] = ()
     """The variants that have this stage; none named: all. Where a variant lacks it, what other stages would
     take from it stays as their configs have it."""
+    scales: tuple[str, ...] = ()
+    """The scales that have this stage; none named: all. Where a scale lacks it, what other stages would take
+    from it they take from where it would have taken it itself."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,27 @@ class Study:
         """Return the study with the table and the claims that it has at a scale."""
         claims = tuple(one for one in self.claims if not one.scales or scale in one.scales)
         return replace(self, table=self.tables.get(scale, self.table), claims=claims)
+
+    def stages_at(self, scale: str) -> dict[str, Stage]:
+        """Return the stages that a scale has, with the inputs that they have there."""
+
+        def lacking(name: str) -> bool:
+            stage = self.stages[name]
+            return bool(stage.scales) and scale not in stage.scales
+
+        found = {}
+        for name, stage in self.stages.items():
+            if lacking(name):
+                continue
+            inputs = {}
+            for key, source in stage.inputs.items():
+                giver: str | None = source
+                while giver is not None and lacking(giver):
+                    giver = self.stages[giver].inputs.get(key)
+                if giver is not None:
+                    inputs[key] = giver
+            found[name] = replace(stage, inputs=inputs)
+        return found
 
     @property
     def columns(self) -> dict[str, Column]:

@@ -1,6 +1,8 @@
 """The drawn world: procedural captioned scenes and clips with exact ground truth, numpy only."""
 
-from vilau.world.clips import Clip, clip_at, clip_caption, clip_questions, render_clip, sample_clip
+from vilau.world.clip_language import clip_caption, clip_questions
+from vilau.world.clip_sampling import clip_at, sample_clip
+from vilau.world.clips import Clip, render_clip
 from vilau.world.judge import (
     Requirement,
     judge,

@@ -7,7 +7,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vilau.world.clips import DIRECTIONS, Clip, Motion, clip_questions, thing_at
+from vilau.world.clip_language import clip_questions
+from vilau.world.clips import DIRECTIONS, Clip, Motion, thing_at
 from vilau.world.families import LOCATIONS, Question, questions_by_family, region
 from vilau.world.scene import Level, pick
 from vilau.world.things import (

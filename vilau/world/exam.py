@@ -13,7 +13,13 @@ from vilau.world.choices import (
     possible_dimensions,
     scene_choice,
 )
-from vilau.world.clips import Clip, clip_caption, clip_questions, repetition_questions
+from vilau.world.clip_language import (
+    clip_caption,
+    clip_questions,
+    repetition_questions,
+    start_questions,
+)
+from vilau.world.clips import Clip
 from vilau.world.open_questions import open_question
 from vilau.world.pairs import pair_questions, possible_categories
 from vilau.world.questions import PairStatistics, pope_questions
@@ -22,7 +28,7 @@ from vilau.world.scene import Level, Scene, pick
 FORMS = ("probe", "pair", "options", "hint", "open")
 CHOICE_SHARE = 0.5
 """How often each of SEED-Bench's dimensions about clips is asked, where the clip allows it."""
-BETWEEN_FRAMES = ("motion", "direction", "temporal", "speed_compare", "repetition")
+BETWEEN_FRAMES = ("motion", "direction", "start", "temporal", "speed_compare", "repetition")
 """Families of questions about clips that no single frame answers; but for how fast a thing is, which takes turns."""
 DESCRIBE_CLIP = "describe the clip ."
 LETTER_ENDING = "\nAnswer with the option's letter from the given choices directly."
@@ -50,12 +56,15 @@ def clip_turns(clip: Clip, rng: random.Random, num: int) -> list[tuple[str, str]
     every clip allows does not crowd out what few do; to describe the clip is one of them.
     """
     between: list[tuple[str, str]] = []
+    # Things that are staged are all fast: asked how fast they are, one would learn to say so.
+    speeds_differ = len({motion.speed for motion in clip.motions}) > 1
     families = {"caption": [(DESCRIBE_CLIP, clip_caption(clip, rng))]}
-    for question in (*clip_questions(clip, rng), *repetition_questions(clip)):
+    asked = (*clip_questions(clip, rng), *repetition_questions(clip), *start_questions(clip))
+    for question in asked:
         turn = (question.question, question.answer)
         if question.family in BETWEEN_FRAMES:
             between.append(turn)
-        else:
+        elif question.family != "speed" or speeds_differ:
             families.setdefault(question.family, []).append(turn)
     for dimension in VIDEO_DIMENSIONS:
         choice = clip_choice(clip, rng, dimension) if rng.random() < CHOICE_SHARE else None

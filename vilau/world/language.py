@@ -7,7 +7,8 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 
-from vilau.world.clips import clip_caption, clip_questions, sample_clip
+from vilau.world.clip_language import clip_caption, clip_questions
+from vilau.world.clip_sampling import sample_clip
 from vilau.world.families import region
 from vilau.world.prompts import SKILLS, sample_prompt, true_prompt
 from vilau.world.questions import questions

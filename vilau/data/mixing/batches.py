@@ -27,7 +27,7 @@ from vilau.data.mixing.own import OwnSet
 from vilau.data.pairs import load_image
 from vilau.data.shards import Record, ShardSet
 from vilau.types import Document, MultimodalBatch
-from vilau.world.clips import clip_caption
+from vilau.world.clip_language import clip_caption
 from vilau.world.language import facts
 from vilau.world.pairs import invented_facts
 from vilau.world.scene import Scene, pick, stream_rng

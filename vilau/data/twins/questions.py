@@ -14,7 +14,9 @@ from typing import Any
 
 from vilau.data.world_data import WorldSpec, WorldSplit, world_scene
 from vilau.world.annotators import annotate
-from vilau.world.clips import Clip, clip_at, clip_questions, repetition_questions
+from vilau.world.clip_language import clip_questions, repetition_questions
+from vilau.world.clip_sampling import clip_at
+from vilau.world.clips import Clip
 from vilau.world.families import Question, questions_by_family
 from vilau.world.open_questions import open_question
 from vilau.world.pairs import pair_questions, possible_categories

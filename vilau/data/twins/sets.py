@@ -28,7 +28,8 @@ from vilau.data.twins.questions import (
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.types import QuestionBatch
-from vilau.world.clips import CLIP_FAMILIES, Clip, render_clip
+from vilau.world.clip_language import CLIP_FAMILIES
+from vilau.world.clips import Clip, render_clip
 from vilau.world.families import Question
 from vilau.world.render import render
 from vilau.world.scene import pick, stream_rng

@@ -1,0 +1,109 @@
+"""What is said and asked about clips: captions, and questions that have one undoubted answer."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+from vilau.world.clips import DIRECTIONS, MOTIONS, SPEEDS, Clip, Motion
+from vilau.world.families import DIGITS, Question
+from vilau.world.things import COLOR_NAMES, Thing
+from vilau.world.words import a, listing, noun
+
+CLIP_FAMILIES = ("motion", "direction", "speed", "speed_compare", "temporal", "number", "attribute")
+
+
+def clip_caption(clip: Clip, rng: random.Random) -> str:
+    """Tell what every thing does, from left to right, and where."""
+    order = sorted(range(len(clip.motions)), key=lambda index: clip.scene.things[index].x)
+    phrases = []
+    for index in order:
+        name = a(
+            noun(clip.scene.things[index], size=rng.random() < 0.5, texture=rng.random() < 0.5)
+        )
+        phrases.append(f"{name} {_does(clip.motions[index], clip.num_frames)}")
+    return f"{listing(phrases)} on {clip.scene.background}"
+
+
+def _does(motion: Motion, num_frames: int) -> str:
+    if motion.kind == "stay":
+        return "stays"
+    verb = f"{motion.kind}s"
+    if motion.kind == "move":
+        manner = "slowly" if motion.speed == "slow" else "fast"
+        verb = f"moves {motion.direction} {manner}"
+    if motion.start > 0:
+        return f"later {verb}"
+    return f"first {verb}" if motion.end < num_frames else verb
+
+
+def clip_questions(clip: Clip, rng: random.Random) -> list[Question]:
+    """All questions about the clip that have one undoubted answer."""
+    named = _named(clip)
+    found = []
+    for thing, motion in named:
+        name = thing.shape
+        found.append(Question("motion", f"what is the {name} doing ?", motion.gerund, MOTIONS))
+        if motion.kind == "move":
+            text = f"which way does the {name} move ?"
+            found.append(Question("direction", text, motion.direction, tuple(DIRECTIONS)))
+            text = f"does the {name} move fast or slow ?"
+            found.append(Question("speed", text, motion.speed, tuple(SPEEDS)))
+        found.append(Question("attribute", f"what color is the {name} ?", thing.color, COLOR_NAMES))
+    moving = sum(motion.kind == "move" for motion in clip.motions)
+    found.append(Question("number", "how many things move ?", str(moving), DIGITS[:4]))
+    for pair in itertools.combinations(named, 2):
+        found += _comparisons(rng.sample(pair, 2))
+    return found
+
+
+def _comparisons(pair: list[tuple[Thing, Motion]]) -> list[Question]:
+    (first, motion1), (second, motion2) = pair
+    choices, found = (first.shape, second.shape), []
+    if "stay" not in (motion1.kind, motion2.kind) and motion1.start != motion2.start:
+        text = f"which starts first , the {first.shape} or the {second.shape} ?"
+        answer = choices[int(motion2.start < motion1.start)]
+        found.append(Question("temporal", text, answer, choices))
+    if motion1.kind == motion2.kind == "move" and motion1.speed != motion2.speed:
+        text = f"which is faster , the {first.shape} or the {second.shape} ?"
+        answer = choices[int(motion2.speed == "fast")]
+        found.append(Question("speed_compare", text, answer, choices))
+    return found
+
+
+def repetition_questions(clip: Clip) -> list[Question]:
+    """How often things that blink vanish: counts over the frames (TGIF-QA's repetition count)."""
+    return [
+        Question(
+            "repetition",
+            f"how many times does the {thing.shape} vanish ?",
+            str((motion.end - motion.start) // 2),
+            DIGITS,
+        )
+        for thing, motion in _named(clip)
+        if motion.kind == "blink"
+    ]
+
+
+def start_questions(clip: Clip) -> list[Question]:
+    """When things begin to do what they do, which is what a comparison of two rests on."""
+    return [
+        Question(
+            "start",
+            f"when does the {thing.shape} start ?",
+            "later" if motion.start else "first",
+            ("first", "later"),
+        )
+        for thing, motion in _named(clip)
+        if motion.kind != "stay"
+    ]
+
+
+def _named(clip: Clip) -> list[tuple[Thing, Motion]]:
+    """The things that their shape alone names, and what they do."""
+    shapes = [thing.shape for thing in clip.scene.things]
+    return [
+        (thing, motion)
+        for thing, motion in zip(clip.scene.things, clip.motions, strict=True)
+        if shapes.count(thing.shape) == 1
+    ]
