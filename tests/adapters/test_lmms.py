@@ -266,7 +266,7 @@ class Guesser(Parrot):
         self.said: dict[str, str] = {}
         manners = ("{}", "{}.", "{}, I think", "no idea", "YES", "b", "The {}", "two")
         for twin in twins:
-            for number, (asked, best) in enumerate(
+            for number, (asked, (best,)) in enumerate(
                 zip(twin.asked, twin.baselines["ceiling"], strict=True)
             ):
                 self.said.setdefault(asked.prompt, manners[number % 11 % len(manners)].format(best))

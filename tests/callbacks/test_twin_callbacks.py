@@ -64,18 +64,27 @@ def test_a_twin_is_scored_beside_its_guessers_and_can_be_scored_again(tmp_path) 
         images=torch.zeros(11, 3, 8, 8, dtype=torch.uint8),
         questions=["a ?", "b ?", "c ?", "d ?"], answers=[["yes"], ["no"]] * 2, families=["shape"] * 4,
         benchmark="world_mme", rows=rows, frames=[1, 8, 1, 1],
-        baselines={"chance": ["yes"] * 4, "ceiling": ["yes", "no"] * 2},
+        baselines={"chance": [["yes"] * 2, ["yes", "no"], ["yes"] * 2, ["yes"] * 2],
+                   "ceiling": [["yes"], ["no"]] * 2},
     )  # fmt: skip
     callback = QuestionAnswering(num_samples=2)
     model = Artist(["yes", "no", "Yes.", "yes"])
     (values,) = trainer(tmp_path, callback).test(model, loader(batch), verbose=False)
     assert values["test/world_mme_perception"] == 75.0 + 50.0
-    assert values["test/world_mme_perception_chance"] == 50.0
+    # One of the two guessers says yes to all; the other is right about the first pair.
+    assert values["test/world_mme_perception_chance"] == (50.0 + 125.0) / 2
     assert values["test/world_mme_perception_ceiling"] == 200.0
     assert callback.passports.keys() == values.keys()
     passport = callback.passports["test/world_mme_perception"]
     assert passport.num_samples == 4
-    assert callback.passports["test/world_mme_perception_chance"].details == "baseline: chance"
+    details = {
+        kind: callback.passports[f"test/world_mme_perception_{kind}"].details
+        for kind in batch.baselines
+    }
+    assert details == {
+        "chance": "baseline: chance, mean of 2 guessers",
+        "ceiling": "baseline: ceiling",
+    }
     path = tmp_path / "predictions" / "world_mme.jsonl"
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert kept[2] == {**rows[2], "prompt": "c ?", "prediction": "Yes."}

@@ -10,7 +10,7 @@ import pytest
 
 from vilau.data.twin_benchmarks import TwinBenchmarks
 from vilau.data.twins.prompts import genai_set, mjhq_set, vbench_set
-from vilau.data.twins.sets import TWINS, Prior, TwinSet, twin_set
+from vilau.data.twins.sets import NUM_GUESSERS, TWINS, Prior, TwinSet, twin_set
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
 from vilau.metrics.answers import TWINS as SCORED
@@ -51,10 +51,14 @@ def test_who_sees_all_gets_full_marks_and_guessers_do_not(name: str, world: Worl
     assert COLUMNS.get(name, {"question", "answer", "type"}) <= set(twin.asked[0].row)
     headlines = {"world_mme": "perception", "world_mmvet": "score"}
     headline = "all" if "seedbench" in name else headlines.get(name, "accuracy")
-    best = scored(twin, twin.baselines["ceiling"])[headline]
+    best = scored(twin, [said for (said,) in twin.baselines["ceiling"]])[headline]
     assert best == (1800.0 if name == "world_mme" else 1.0)
-    for guesser in ("chance", "blind"):
-        assert scored(twin, twin.baselines[guesser])[headline] < 0.8 * best
+    assert scored(twin, [said for (said,) in twin.baselines["blind"]])[headline] < 0.8 * best
+    guessers = list(zip(*twin.baselines["chance"], strict=True))
+    assert len(set(guessers)) == (
+        1 if name == "world_mmvet" else NUM_GUESSERS
+    )  # no answers to draw from
+    assert np.mean([scored(twin, list(said))[headline] for said in guessers]) < 0.8 * best
     again, other = small(name, world, len(twin.asked)), small(name, world, len(twin.asked), seed=1)
     assert [asked.row for asked in again.asked] == [asked.row for asked in twin.asked]
     assert again.baselines == twin.baselines

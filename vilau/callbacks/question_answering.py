@@ -51,8 +51,9 @@ class QuestionAnswering(MeasuringCallback):
     A published benchmark or its twin, whose questions come with ``rows``, is scored by its own rules
     (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/world_seedbench_all``, and
     so on; what else answers its questions by the same rules: ``test/world_mme_perception_chance``,
-    ``_blind`` and ``_ceiling``. No judge model is asked: where one belongs (MM-Vet, video questions) strings are
-    compared, and the number is called so: ``test/mmvet_string_match_score``.
+    ``_blind`` and ``_ceiling``, each the mean of its guessers' scores. No judge model is asked: where one
+    belongs (MM-Vet, video questions) strings are compared, and the number is called so:
+    ``test/mmvet_string_match_score``.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
     one file for each), a few with their images to TensorBoard and to ``images``. A row of a
@@ -115,17 +116,24 @@ class QuestionAnswering(MeasuringCallback):
                     self.pope[name] = PopeScores(self.pope_style).to(pl_module.device)
                 self.pope[name].update(outputs.answers, truths)
         elif batch.rows:
-            said = {"": outputs.answers, **{f"\t{kind}": a for kind, a in batch.baselines.items()}}
-            for kind, answers in said.items():
-                name = f"{benchmark}{kind}"
-                if name not in self.published:
-                    metric = answer_metric(unjudged(benchmark), self.style)
-                    self.published[name] = metric.to(pl_module.device)
-                self.published[name].update_rows(answers, batch.rows)
+            self._score_rows(batch, outputs.answers, pl_module)
         else:
             self._score(batch, outputs.answers)
         self._keep(trainer, batch, outputs.answers)
         return True
+
+    def _score_rows(
+        self, batch: QuestionBatch, answers: list[str], pl_module: pl.LightningModule
+    ) -> None:
+        said = {batch.benchmark: answers}
+        for kind, guesses in batch.baselines.items():
+            for number, guessed in enumerate(zip(*guesses, strict=True)):
+                said[f"{batch.benchmark}\t{kind}\t{number}"] = list(guessed)
+        for name, words in said.items():
+            if name not in self.published:
+                metric = answer_metric(unjudged(batch.benchmark), self.style)
+                self.published[name] = metric.to(pl_module.device)
+            self.published[name].update_rows(words, batch.rows)
 
     def _score(self, batch: QuestionBatch, answers: list[str]) -> None:
         name = batch.benchmark
@@ -247,15 +255,22 @@ class QuestionAnswering(MeasuringCallback):
     def _report_published(
         self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
     ) -> None:
+        scores: dict[tuple[str, str], list[dict[str, Tensor]]] = defaultdict(list)
         for key in names_on_all_ranks(self.published):
-            name, _, baseline = key.partition("\t")
+            name, baseline, _ = [*key.split("\t"), "", ""][:3]
             metric = self.published.get(key)
             if metric is None:  # this rank saw none of it, but must take part
                 metric = answer_metric(unjudged(name), self.style).to(pl_module.device)
+                self.published[key] = metric
+            scores[name, baseline].append(metric.compute())
+        for (name, baseline), guessers in scores.items():
             questions, count = sets[name]
             details = f"baseline: {baseline}" if baseline else ""
+            if len(guessers) > 1:
+                details += f", mean of {len(guessers)} guessers"
+            metric = self.published[name]
             passport = metric.passport(f"{name} questions {questions}", count, details)
-            for score, value in metric.compute().items():
+            for score, value in mean_scores(guessers).items():
                 stem = f"{split}/{without_judge(name)}_{score}"
                 full = stem + (f"_{baseline}" if baseline else "")
                 self.report(pl_module, full, value, passport)

@@ -100,7 +100,8 @@ class DrawnClips:
         )
 
     def _staging(self, number: int) -> Staging:
-        # Multiples of the golden ratio fall evenly everywhere in [0, 1): shares are kept in any run of numbers.
+        # Multiples of the golden ratio fall evenly everywhere in [0, 1): any run of numbers has the shares, but for one
+        # or two clips.
         place = number * _GOLDEN_RATIO % 1.0
         if self.split != "train" or place >= self.spec.simple_share + self.spec.in_turn_share:
             return "free"

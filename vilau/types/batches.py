@@ -79,8 +79,9 @@ class QuestionBatch(Movable):
     rows: list[dict[str, Any]] = field(default_factory=list)
     """For each question its published columns (``answer``, ``category``, ...) where ``benchmark`` is one of
     ``vilau.metrics.answers.BENCHMARKS``, which then scores it; empty for the drawn world's own sets."""
-    baselines: dict[str, list[str]] = field(default_factory=dict)
-    """What else answers the questions that have ``rows``: ``chance``, ``blind``, ``ceiling`` -> one answer each."""
+    baselines: dict[str, list[list[str]]] = field(default_factory=dict)
+    """What else answers the questions that have ``rows``: ``chance``, ``blind``, ``ceiling`` -> for each question what
+    its guessers say, as many for each; a baseline's score is the mean of its guessers'."""
     frames: list[int] = field(default_factory=list)
     """How many rows of ``images`` each question is about, in order (one picture, or the frames of a clip); empty:
     one each."""

@@ -36,6 +36,8 @@ from vilau.world.scene import pick, stream_rng
 
 NUM_PRIOR_SCENES = 1000
 """Training scenes from which frequencies and blind answers are counted."""
+NUM_GUESSERS = 16
+"""How many draw an answer to each question at random: their mean is chance, to a quarter of one guesser's deviation."""
 MAX_BARREN = 400
 """So many scenes in a row without a question of the kind whose turn it is: the level has none."""
 
@@ -104,7 +106,7 @@ class TwinSet:
 
     benchmark: str
     asked: list[Asked]
-    baselines: dict[str, list[str]]
+    baselines: dict[str, list[list[str]]]
     image_size: int
     num_frames: int
 
@@ -193,16 +195,16 @@ def _collect(benchmark: str, ask: Ask, place: Place, num: int) -> list[Asked]:
     return asked
 
 
-def _guesses(asked: Sequence[Asked], prior: Prior, seed: int) -> dict[str, list[str]]:
-    """One who draws among the answers of a kind, one who knows the training answers, one who sees all."""
+def _guesses(asked: Sequence[Asked], prior: Prior, seed: int) -> dict[str, list[list[str]]]:
+    """Some who draw among the answers of a kind, one who knows the training answers, one who sees all."""
     chance, blind, ceiling = [], [], []
     for number, one in enumerate(asked):
         guess = prior.guess(one.question)
         choices = one.question.choices
-        drawn = pick(stream_rng(seed, "chance", number), choices) if choices else ""
-        chance.append(one.say(drawn))
-        blind.append(one.say(guess))
+        rng = stream_rng(seed, "chance", number)
+        chance.append([one.say(pick(rng, choices) if choices else "") for _ in range(NUM_GUESSERS)])
+        blind.append([one.say(guess)])
         # With annotators the most common word is the best that can be said.
         common = Counter(one.accepted).most_common(1)[0][0]
-        ceiling.append(common if len(one.accepted) > 1 else one.say(one.question.answer))
+        ceiling.append([common if len(one.accepted) > 1 else one.say(one.question.answer)])
     return {"chance": chance, "blind": blind, "ceiling": ceiling}
