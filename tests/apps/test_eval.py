@@ -14,6 +14,9 @@ from tests.models import tiny
 from vilau.apps.evaluation import asking, suites, twins
 from vilau.apps.evaluation.suites import SUITES, known_benchmarks
 from vilau.models.vila_u.model import VilaU
+from vilau.study.load import load_study
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
 @pytest.fixture
@@ -199,6 +202,19 @@ def test_every_suite_and_every_twin_names_a_known_benchmark() -> None:
     known = known_benchmarks()
     assert {name for suite in SUITES.values() for name in suite} <= set(known)
     assert set(suites.twins().values()) <= set(known)
+
+
+@pytest.mark.parametrize(
+    ("suite", "study", "stage"),
+    [
+        ("table2", "table2_image_understanding", "image_questions"),
+        ("table3", "table3_video_understanding", "video_questions"),
+    ],
+)
+def test_a_suite_asks_what_its_study_asks_at_paper(suite: str, study: str, stage: str) -> None:
+    variant = load_study(EXPERIMENTS / f"{study}.yaml").variants["ours"]
+    (asked,) = [one.value for one in variant.of(stage, "paper") if one.key == "data.benchmarks"]
+    assert tuple(asked) == SUITES[suite]
 
 
 def test_answers_to_other_questions_or_of_another_model_are_refused(

@@ -170,8 +170,11 @@ def test_the_command_line_has_the_last_word_on_the_trainer(shop: Workshop) -> No
     said = ["second.trainer.precision=32-true", "second.trainer.callbacks+={class_path: c.D}"]
     trainer = config_of(shop, "second", machine="gpu", overrides=said)["trainer"]
     assert (trainer["precision"], trainer["devices"]) == ("32-true", 1)
+    assert [one["class_path"] for one in trainer["callbacks"]] == ["a.B", "c.D"]
     other = config_of(shop, "first", machine="gpu", overrides=said)["trainer"]
     assert other["precision"] == "bf16-mixed"
+    here = config_of(shop, "second", overrides=said)["trainer"]["callbacks"]
+    assert [one["class_path"].rpartition(".")[2] for one in here].count("D") == 1
 
 
 def test_equal_stages_are_one_run(shop: Workshop) -> None:

@@ -13,6 +13,7 @@ from tests.study.test_results import finish
 from vilau.study.curves import arrange
 from vilau.study.events import Events, read_events
 from vilau.study.figures import smoothed
+from vilau.study.page import page_html
 from vilau.study.plan import Plan
 from vilau.study.report import write_report
 from vilau.study.results import collect
@@ -215,3 +216,18 @@ def test_curves_find_their_places() -> None:
 def test_smoothing_keeps_constants_and_lengths() -> None:
     assert smoothed([2.0] * 100) == pytest.approx([2.0] * 100)
     assert smoothed([1.0, 2.0]) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(
+    ("claim", "mark"),
+    [
+        ("quiet.Top-1 > noisy.Top-1", '<li class="yes"><span class="mark">✓<'),
+        ("quiet.Top-1 > 0.905", '<li class="open"><span class="mark">~<'),  # two seeds of three
+        ("noisy.Top-1 > quiet.Top-1", '<li class="no"><span class="mark">✗<'),
+    ],
+)
+def test_claims_bear_their_mark(claim: str, mark: str, shop: Workshop, tmp_path: Path) -> None:
+    shop.replace("quiet.Top-1 > noisy.Top-1}", f"{claim}}}")
+    plan, store = shop.plan(seeds=[0, 1, 2]), Store(tmp_path / "runs")
+    finish(plan, store)
+    assert mark in page_html(collect(plan, store), [], command="")

@@ -111,8 +111,9 @@ class Plan:
         """Return a stage's ``trainer``: its config's, the machine's laid over it, and over both the command line's."""
         config = {"trainer": merged(run.resolved.config.get("trainer") or {}, self.trainer)}
         for setting in run.resolved.commanded:
-            # What was added to a list stands in the config already.
-            if setting.key.startswith("trainer.") and not setting.key.endswith("+"):
+            section, _, key = setting.key.partition(".")
+            # What is added to a list stands in the config already, unless the machine has another list.
+            if section == "trainer" and (not key.endswith("+") or key[:-1] in self.trainer):
                 set_dotted(config, setting.key, deepcopy(setting.value))
         return config["trainer"]
 

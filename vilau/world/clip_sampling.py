@@ -103,8 +103,9 @@ def _free(rng: random.Random, num_things: int, num_frames: int) -> tuple[Motion,
 def _simple(rng: random.Random, num_things: int, num_frames: int) -> tuple[Motion, ...]:
     motions = []
     for motion in _free(rng, num_things, num_frames):
-        whole = {"start": 0, "end": num_frames} if rng.random() < 0.5 else {}
-        motions.append(replace(motion, speed="fast", **whole))
+        whole = rng.random() < 0.5
+        start, end = (0, num_frames) if whole else (motion.start, motion.end)
+        motions.append(replace(motion, speed="fast", start=start, end=end))
     return tuple(motions)
 
 
