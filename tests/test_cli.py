@@ -1,5 +1,6 @@
 """The command line: what users type, what they see, and the exit codes."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 from tests.study.conftest import STUDIES, Workshop
 from vilau import cli
 from vilau.cli import main
+from vilau.study.store import Store, run_lock, write_json
 
 REPO = Path(__file__).parents[1]
 
@@ -112,6 +114,20 @@ def test_plan(shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert " 16 " in line
     assert " 128 " in line
     assert "→ model.checkpoint" in line
+
+
+def test_plan_tells_what_another_engine_runs(
+    shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = next(iter(shop.plan().runs))
+    store = Store(tmp_path)
+    (store.run_dir(run) / "checkpoints").mkdir(parents=True)
+    (store.run_dir(run) / "checkpoints" / "step=8.ckpt").touch()
+    write_json(store.run_dir(run) / "status.json", {"step": 12})
+    for held, state in ((True, "running, at 12"), (False, "cut off at 12")):
+        with run_lock(store.run_dir(run)) if held else contextlib.nullcontext():
+            assert main(["plan", str(shop.path), "--runs", str(tmp_path)]) == 0
+        assert capsys.readouterr().out.count(state) == 1
 
 
 def test_table_of_a_study_that_was_not_run(

@@ -11,7 +11,7 @@ from vilau.errors import VilauError
 from vilau.study.load import load_study
 from vilau.study.outcome import run_title
 from vilau.study.plan import Options, Plan, Run, make_plan
-from vilau.study.store import Store, read_json
+from vilau.study.store import Store, read_json, run_lock
 
 COSTS = "vilau.costs"
 """The module that estimates: ``estimate(config) -> dict | None`` and ``shown(cost) -> texts``. It is
@@ -105,8 +105,14 @@ def _row(plan: Plan, store: Store, run: Run) -> list[str]:
 def _state(store: Store, name: str) -> str:
     if store.metrics(name) is not None:
         return "finished"
-    if any((store.run_dir(name) / "checkpoints").glob("step=*.ckpt")):
-        status = read_json(store.run_dir(name) / "status.json") or {}
+    folder = store.run_dir(name)
+    if not folder.is_dir():
+        return "to run"
+    status = read_json(folder / "status.json") or {}
+    with run_lock(folder) as free:
+        if not free:
+            return f"running, at {status.get('step', '?')}"
+    if any((folder / "checkpoints").glob("step=*.ckpt")):
         return f"cut off at {status.get('step', '?')}"
     return "to run"
 
