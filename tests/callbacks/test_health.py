@@ -134,6 +134,9 @@ def test_spike_window_on_noise_drift_and_a_new_level() -> None:
     standing = SpikeWindow(length=20, deviations=10.0)
     assert not any(standing.spikes(1.0 + 1e-6 * n) for n in noise[:100])
     assert standing.spikes(1.2)
+    mixed = SpikeWindow(length=100, deviations=10.0)  # one batch in six has another, larger loss
+    assert not any(mixed.spikes(2.3 if i % 6 == 0 else 0.3 + 0.01 * n) for i, n in enumerate(noise))
+    assert mixed.spikes(4.6)
     stepped = SpikeWindow(length=20, deviations=10.0)
     judged = [stepped.spikes(1.0 if i < 50 else 3.0) for i in range(100)]
     assert not any(judged[:50])

@@ -44,7 +44,8 @@ class Health(pl.Callback):
       step are saved as ``<default_root_dir>/health/step<step>-rank<rank>.pt`` (see `load_step` in
       `vilau.callbacks.replay`), and the run stops unless ``stop_on_nan`` is false. Gradients that
       float16's loss scaling skips are no alarm.
-    * a loss spike: more than ``spike`` standard deviations above the median of the last ``window``.
+    * a loss spike: more than ``spike`` standard deviations above the median of the last ``window``, and
+      twice as far as the largest tenth of these.
     * codebook collapse and dead depths, from what the callback ``CodebookUsage`` measured.
     * a discriminator that wins, by its accuracy or else its loss over a window.
     * a logit scale that has grown to its largest value.

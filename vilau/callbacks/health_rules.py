@@ -133,6 +133,7 @@ class Alarms:
 class SpikeWindow:
     """Whether a value lies far above the last ones, by their median and their median deviation.
 
+    It also lies at least twice as far above the median as the largest tenth of them.
     Spikes stay in the window, whose median does not mind a few; a level that lasts for half a
     window becomes the new normal. A spike is over after a quarter of a window without another.
 
@@ -160,7 +161,9 @@ class SpikeWindow:
             median = self.median
             deviation = statistics.median(abs(entry - median) for entry in self.values)
             spread = max(DEVIATIONS_PER_MAD * deviation, SMALLEST_SPREAD * abs(median))
-            self.limit = median + self.deviations * spread
+            # Where batches are of several kinds, their losses lie in heaps: what one in ten reaches is none to warn of.
+            high = statistics.quantiles(self.values, n=10)[-1]
+            self.limit = max(median + self.deviations * spread, 2.0 * high - median)
         self.calm = 0 if value > self.limit else self.calm + 1
         self.values.append(value)
         return self.calm <= length // 4
