@@ -218,6 +218,18 @@ def test_smoothing_keeps_constants_and_lengths() -> None:
     assert smoothed([1.0, 2.0]) == [1.0, 2.0]
 
 
+def test_a_stage_that_the_scale_lacks_is_not_shown(shop: Workshop, tmp_path: Path) -> None:
+    shop.replace("    inputs: {model.checkpoint: first}", "    scales: [tiny]")
+    for scale, shown in (("tiny", True), ("small", False)):
+        plan, store = shop.plan(scale=scale), Store(tmp_path / scale)
+        finish(plan, store, FAMILIES)
+        log(plan, store)
+        folder = store.report_dir("toy")
+        folder.mkdir(parents=True)
+        write_report(collect(plan, store), store, folder, command="lightning run toy.yaml")
+        assert ('id="stage-second"' in (folder / "index.html").read_text()) == shown
+
+
 @pytest.mark.parametrize(
     ("claim", "mark"),
     [
