@@ -274,7 +274,7 @@ def test_a_child_that_finds_the_run_taken_is_no_failure(
 
 def test_ctrl_c_stops_the_children(shop: Workshop, tmp_path: Path) -> None:
     launcher = FakeLauncher({"first": None})
-    made, _ = engine(shop.plan(), tmp_path, launcher)
+    made, stream = engine(shop.plan(), tmp_path, launcher)
     step, calls = made._step, []
 
     def interrupted() -> bool:
@@ -288,6 +288,8 @@ def test_ctrl_c_stops_the_children(shop: Workshop, tmp_path: Path) -> None:
         made.run()
     assert launcher.children
     assert all(signal.SIGTERM in child.signals for child in launcher.children)
+    assert "each run ends its step and writes a checkpoint" in stream.getvalue()
+    assert launcher.closed
 
 
 def test_links_follow_the_plan(shop: Workshop, tmp_path: Path) -> None:

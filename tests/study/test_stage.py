@@ -132,6 +132,29 @@ def test_a_run_cut_off_by_sigterm_resumes_to_the_same_bits(
     assert stage_numbers(tmp_path / "run") == stage_numbers(plain)
 
 
+def test_a_run_asked_to_stop_ends_the_step_it_gathers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, cut = (write(tmp_path / name, trainer__accumulate_grad_batches=3) for name in "ab")
+    assert run_stage("fit", whole) == 0
+    step, called = ToyTraining.training_step, []
+
+    def stop_at_the_second_part(self: ToyTraining, *args: Any) -> Any:
+        called.append(self.global_step)
+        if called.count(4) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ToyTraining, "training_step", stop_at_the_second_part)
+        assert run_stage("fit", cut) == STOPPED
+    assert called.count(4) == 3
+    assert newest_checkpoint(tmp_path / "b/checkpoints").name == "step=00000005.ckpt"  # type: ignore[union-attr]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert run_stage("fit", cut) == 0
+    assert stage_numbers(tmp_path / "b") == stage_numbers(tmp_path / "a")
+
+
 def test_a_damaged_checkpoint_is_never_used(
     plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 _NAME = re.compile(r"step=(\d+)\.ckpt")
@@ -20,6 +23,9 @@ _PARTIAL = ".partial"
 
 class StepCheckpoints(Checkpoint):
     """Save every so many optimizer steps, after the last one, and when asked to stop (SIGTERM).
+
+    Who asks is answered at the end of the step, on all ranks alike: gradients that are still being accumulated
+    stand in no checkpoint. Lightning itself would leave after any batch, so its own handler is set aside.
 
     A checkpoint is written under a temporary name and renamed when complete, so a name that fits
     ``step=<n>.ckpt`` is never half a file. The callback's own state carries what Lightning forgets
@@ -42,7 +48,9 @@ class StepCheckpoints(Checkpoint):
         self.train_metrics: dict[str, float] = {}
         self._seconds_before = 0.0
         self._started_s = time.monotonic()
-        self._saved_step = 0
+        self._saved_step = self._last_step = 0
+        self._asked = False
+        self._handler: Any = None
 
     @property
     def seconds(self) -> float:
@@ -60,21 +68,49 @@ class StepCheckpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from the step that is resumed."""
-        self._saved_step = trainer.global_step
+        self._saved_step = self._last_step = trainer.global_step
         self._started_s = time.monotonic()
+        self._asked = False
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGTERM, self._ask)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give Lightning's handler back."""
+        if self._handler is not None:
+            signal.signal(signal.SIGTERM, self._handler)
+            self._handler = None
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give Lightning's handler back."""
+        self.on_train_end(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Save if a checkpoint is due; several optimizers may raise the step by more than one."""
+        """Save if a checkpoint is due; several optimizers may raise the step by more than one.
+
+        Raises:
+            SIGTERMException: the run was asked to stop, and the checkpoint of this step is written.
+        """
         step = trainer.global_step
+        if step == self._last_step:
+            return  # the step is not taken yet: more batches are gathered for it
+        self._last_step = step
         due = step // self.every_n_steps > self._saved_step // self.every_n_steps
         last = step >= trainer.max_steps > 0
-        if step > self._saved_step and (due or last or trainer.received_sigterm):
+        asked = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        if due or last or asked:
             self.train_metrics = {
                 name: float(value)
                 for name, value in trainer.callback_metrics.items()
                 if name.startswith("train/")
             }
             self.save(trainer)
+        if asked and not last:
+            raise SIGTERMException
+
+    def _ask(self, *_: Any) -> None:
+        self._asked = True
 
     def save(self, trainer: Trainer) -> None:
         """Write ``step=<n>.ckpt`` (a file, or a folder of a sharded strategy) and drop old ones."""

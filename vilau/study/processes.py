@@ -135,7 +135,11 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def stop_all(children: Sequence[Child], grace_s: float = 10.0) -> None:
+STOP_GRACE_S = 600.0
+"""How long a child may take for its last step and its checkpoint, which at published sizes are tens of GB."""
+
+
+def stop_all(children: Sequence[Child], grace_s: float = STOP_GRACE_S) -> None:
     """End children: SIGTERM first, so that they can write a checkpoint, SIGKILL after ``grace_s``."""
     for child in children:
         child.signal(signal.SIGTERM)

@@ -105,10 +105,19 @@ class Engine:
             while self._step():
                 time.sleep(_POLL_S)
         finally:
-            stop_all([job.child for job in self._jobs.values()] + self._checks())
-            signal.signal(signal.SIGTERM, previous)
-            self.launcher.close()
+            try:
+                self._stop()
+            finally:
+                signal.signal(signal.SIGTERM, previous)
+                self.launcher.close()
         return self.outcome
+
+    def _stop(self) -> None:
+        if self._jobs:
+            self.display.say(
+                "Stopping: each run ends its step and writes a checkpoint; Ctrl-C once more ends it at once."
+            )
+        stop_all([job.child for job in self._jobs.values()] + self._checks())
 
     def _step(self) -> bool:
         """Do what can be done now; return False when all is over."""
