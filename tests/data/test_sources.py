@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,12 @@ from vilau.data.image_text import ImageTextPairs
 from vilau.data.preparing.filters import Filters
 from vilau.data.preparing.prepare import CLASSES, UNREADABLE, Options, prepare
 from vilau.data.shards import ShardSet
-from vilau.data.sources.class_folders import class_names
+from vilau.data.sources.class_folders import class_names, class_source
+from vilau.data.sources.documents import document_source
+from vilau.data.sources.folders import folder_source
 from vilau.data.sources.forms import find_source
+from vilau.data.sources.items import Source
+from vilau.data.sources.tars import tar_source
 from vilau.errors import ConfigError, DataError
 
 
@@ -290,3 +294,53 @@ def test_files_of_class_names(tmp_path: Path, file: str, text: str) -> None:
     if file.endswith(".json"):
         with pytest.raises(DataError, match=r"imagenet_class_index.json is no list of classes"):
             class_names(train, [TENCH])
+
+
+# ------------------------------------------------------------------ what decides a prepared copy
+
+
+def lay(root: Path, files: dict[str, bytes | str]) -> None:
+    for name, held in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(held if isinstance(held, bytes) else held.encode())
+
+
+PICTURE = encoded(picture(1))
+DOCUMENT = json.dumps(
+    {"text_list": ["a dog"], "image_info": [{"image_name": "a.jpg", "matched_text_index": 0}]}
+)
+STATES: dict[str, tuple[Callable[[Path], Source], dict[str, bytes | str], str]] = {
+    "caption": (folder_source, {"a.jpg": PICTURE, "a.txt": "a dog"}, "a.txt"),
+    "row": (folder_source, {"a.jpg": PICTURE, "a.json": '{"caption": "a dog"}'}, "a.json"),
+    "table of a folder": (
+        folder_source,
+        {"0/a.jpg": PICTURE, "0/a.txt": "a", "0.parquet": "-"},
+        "0.parquet",
+    ),
+    "table of a tar": (
+        lambda root: tar_source([root / "0.tar"]),
+        {"0.tar": "-", "0.parquet": "-"},
+        "0.parquet",
+    ),
+    "names of classes": (
+        class_source,
+        {"x/a.jpg": PICTURE, "classes.txt": "x dog\n"},
+        "classes.txt",
+    ),
+    "image of a document": (
+        lambda root: document_source(str(root)),
+        {"a.jsonl": DOCUMENT, "a.jpg": PICTURE},
+        "a.jpg",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", STATES)
+def test_every_file_that_decides_the_content_decides_the_copy(kind: str, tmp_path: Path) -> None:
+    find, files, decisive = STATES[kind]
+    root = tmp_path / "photos"
+    lay(root, files)
+    before = find(root).state()
+    assert find(root).state() == before
+    lay(root, {decisive: "another, longer content"})
+    assert find(root).state() != before

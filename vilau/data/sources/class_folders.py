@@ -47,6 +47,8 @@ def class_source(folder: Path, *, key: str = "data.zero_shot") -> Source:
     inner = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
     names, origin = class_names(folder, [path.name for path in inner])
     source = Source(f"class folders in {folder} (classes named by {origin})")
+    named_by = _names_file(folder)
+    source.files = [named_by] if named_by else []
     for path in inner:
         found = files_below(str(path))
         images = [image for image in found if suffix_of(image) in IMAGE_SUFFIXES]
@@ -104,9 +106,7 @@ def class_names(folder: Path, classes: Sequence[str]) -> tuple[dict[str, str], s
     Raises:
         DataError: a file of names is broken, or names a folder twice.
     """
-    places = [folder, *folder.absolute().parents[:LEVELS_UP]]
-    files = [place / name for name in (*NAME_FILES, INDEX_FILE) for place in places]
-    file = next((file for file in files if file.is_file()), None)
+    file = _names_file(folder)
     found = _read_names(file) if file else {}
     if file and not found.keys() & set(classes) and file.parent != folder:
         file, found = None, {}  # a list of other folders
@@ -117,6 +117,12 @@ def class_names(folder: Path, classes: Sequence[str]) -> tuple[dict[str, str], s
         found |= {name: word for name, word in known.items() if word}
         origin = f"{file} and timm's list of WordNet" if file else "timm's list of WordNet"
     return {name: found.get(name, name.replace("_", " ")) for name in classes}, origin
+
+
+def _names_file(folder: Path) -> Path | None:
+    places = [folder, *folder.absolute().parents[:LEVELS_UP]]
+    files = (place / name for name in (*NAME_FILES, INDEX_FILE) for place in places)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _read_names(path: Path) -> dict[str, str]:

@@ -7,12 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from os.path import isfile  # unlike Path.is_file, quiet about names that no file can have
+from os.path import isdir, isfile  # unlike Path.is_file, quiet about names that no file can have
 from pathlib import Path
 from typing import Any
 
 from vilau.data.bundle import MARK
-from vilau.data.sources.items import Item, Source, clean_text
+from vilau.data.sources.folders import files_below, suffix_of
+from vilau.data.sources.items import IMAGE_SUFFIXES, Item, Source, clean_text
 from vilau.data.sources.lines import JSONL, files_at, opened_lines
 from vilau.data.sources.stored import Stored, StoredFile, StoredInTar, StoredMedia
 from vilau.data.sources.tables import jsonl_rows
@@ -69,8 +70,8 @@ def document_source(
     many = f"{len(files)} files of documents from {files[0]} on"
     title = f"{many if len(files) > 1 else f'documents in {files[0]}'} ({limits})"
     units = [DocumentUnit(str(f), str(image_folder or f.parent), limits) for f in files]
-    tars = sorted({tar for unit in units for tar in Path(unit.folder).glob("*.tar")})
-    return Source(title, files=[*files, *tars], units=list(units))
+    held = [path for place in sorted({unit.folder for unit in units}) for path in _held(place)]
+    return Source(title, files=[*files, *held], units=list(units))
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,14 @@ class DocumentUnit:
     @cached_property
     def _in_tars(self) -> dict[str, StoredInTar]:
         return _members(_tars(Path(self.folder), Path(self.path).name.split(".")[0]))
+
+
+def _held(folder: str) -> list[Path]:
+    """Images of a folder, and tars of such."""
+    if not isdir(folder):
+        return []
+    suffixes = (*IMAGE_SUFFIXES, ".tar")
+    return [Path(path) for path in files_below(folder) if suffix_of(path) in suffixes]
 
 
 def _tars(folder: Path, stem: str) -> tuple[tuple[str, int], ...]:

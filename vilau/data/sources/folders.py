@@ -50,7 +50,10 @@ def folder_source(folder: Path) -> Source:
         )
     rows = {os.path.splitext(path)[0] for path in files if suffix_of(path) == ROW_SUFFIX}
     source = Source(f"folder {folder} (a caption file beside each image)")
-    source.files = [Path(path) for path in (*images, *captions.values())]
+    # Captions and columns may also stand in a .json beside an image and in a table beside its folder.
+    beside = [path for path in files if suffix_of(path) in (ROW_SUFFIX, PARQUET)]
+    tables = [f"{folder}{PARQUET}", *beside]
+    source.files = [Path(path) for path in (*images, *captions.values(), *tables)]
     with_image = {os.path.splitext(path)[0] for path in images}
     for stem, caption in captions.items():
         if stem not in with_image:

@@ -62,7 +62,7 @@ def tar_source(paths: list[Path]) -> Source:
     """Tar files, each with its ``.parquet`` beside it where img2dataset wrote one."""
     return Source(
         f"{len(paths)} WebDataset tar files from {paths[0]} on",
-        files=list(paths),
+        files=[*paths, *(path.with_suffix(PARQUET) for path in paths)],
         units=[TarUnit(str(path)) for path in paths],
     )
 
