@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from tests.data import published_files as files
 from tests.models import tiny
 from vilau.apps.evaluation import asking, suites, twins
 from vilau.apps.evaluation.suites import SUITES, known_benchmarks
+from vilau.apps.evaluation.zero_shot import spread
 from vilau.models.vila_u.model import VilaU
 from vilau.study.load import load_study
 
@@ -60,6 +64,14 @@ def test_what_is_missing_is_named_with_its_place(
             "--suite is `table1`, of which the drawn world has no twin",
         ),
         (["--rescore", "x.jsonl", "--suite", "table2"], "--rescore needs the one benchmark"),
+        (
+            ["--suite", "table3", "--world", "--model", ".", "--dtype", "bfloat16"],
+            "--dtype is for the published benchmarks, not for the drawn world's twins; leave it out.",
+        ),
+        (
+            ["--suite", "table3", "--world", "--model", ".", "--allow-pickle"],
+            "leave it out; convert the model first (vilau convert).",
+        ),
     ],
 )
 def test_mistakes(vilau: Command, data: Path, arguments: list[str], sentence: str) -> None:
@@ -86,7 +98,14 @@ def test_answers_are_scored_kept_and_scored_again(
     code, out, err = vilau(*command)
     assert code == 0, err
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
-    assert {name.split("/")[0] for name in results} == set(names)
+    # No judge was asked, and the names say so.
+    known = {"pope", "mme", "mmvet_string_match", "msvd_qa_string_match"}
+    assert {name.split("/")[0] for name in results} == known
+    code, out_again, _ = vilau(
+        "eval", "--rescore", "evaluation/mmvet.jsonl", "--benchmarks", "mmvet"
+    )
+    assert code == 0
+    assert "mmvet_string_match/score" in out_again
     assert "pope/accuracy" in out
     rows = [
         json.loads(line)
@@ -275,8 +294,22 @@ def test_drawings_are_finished_and_their_scorers_told(
         "00001.png",
         "00002.png",
     ]
-    compile((tmp_path / "five" / "score_genai.py").read_text(), "score_genai.py", "exec")
     assert "t2v-metrics==3.0" in out
+    scored = out.split("python ")[-1].split()
+    assert scored[0].endswith("score_genai.py")
+    # A stand-in for the scorer, whose score is the length of the text.
+    (tmp_path / "t2v_metrics.py").write_text(
+        "class VQAScore:\n    def __init__(self, model): pass\n"
+        "    def __call__(self, images, texts):\n        return [[len(texts[0])]]\n"
+    )
+    found = subprocess.run(
+        [sys.executable, *scored], env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True, cwd=tmp_path,
+    ).stdout.splitlines()  # fmt: skip
+    texts = (data / "genai" / "prompts.txt").read_text().splitlines()
+    mean = (len(texts[0]) + len(texts[1])) / 2
+    assert found[0] == f"all {mean} of 2 of {len(texts)} prompts"
+    assert len(found) > 1
 
 
 @pytest.fixture
@@ -309,6 +342,28 @@ def test_twins_need_no_data(
     code, out, _ = vilau("eval", "--rescore", path, "--benchmarks", "world_gqa")
     assert code == 0
     assert out.split()[-1] == f"{results['test/world_gqa_accuracy']['value']:.4f}"
+
+
+def test_twins_of_another_level_are_not_mixed_in(
+    vilau: Command, larger_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(twins, "PRIOR_SCENES", 5)
+    command = ("eval", "--benchmarks", "world_gqa", "--model", larger_model, "--limit", 2,
+               "--max-new-tokens", 2, "--device", "cpu")  # fmt: skip
+    assert vilau(*command)[0] == 0
+    assert json.loads((tmp_path / "evaluation" / "eval.json").read_text())["level"] == "base"
+    assert vilau(*command)[0] == 0
+    code, _, err = vilau(*command, "--level", "hard")
+    assert code == 2
+    assert "holds an evaluation with level 'base', now it is 'hard'; write another --out" in err
+
+
+def test_a_part_of_imagenet_is_of_all_classes() -> None:
+    every = [(Path(f"{label}-{n}.jpg"), label) for label in range(10) for n in range(5)]
+    assert [label for _, label in spread(every, 10)] == list(range(10))
+    assert {label for _, label in spread(every, 30)} == set(range(10))
+    assert len(spread(every, 30)) == 30
+    assert spread(every, 99) == every
 
 
 def test_tasks_for_lmms_eval(

@@ -123,6 +123,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="write the twins as tasks for `lmms_eval --include_path DIR`",
     )
     add_pictures(parser)
+    parser.set_defaults(fit=None)  # squash as published; ImageNet's are cropped
     add_seed(parser)
 
 
@@ -188,6 +189,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
     from vilau.apps.evaluation.drawing import draw_benchmark
     from vilau.apps.evaluation.zero_shot import classify_imagenet
     from vilau.data.published.catalogue import QUESTION_BENCHMARKS
+    from vilau.metrics.answers import without_judge
 
     if one.kind == DRAWINGS:
         say(f"{one.name}: score the drawings with")
@@ -199,7 +201,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
     else:
         scores = classify_imagenet(folder, args)
     shown = {
-        f"{one.name}/{name}": {
+        f"{without_judge(one.name)}/{name}": {
             "value": value,
             "remark": one.remark,
             "style": args.style,
@@ -218,8 +220,9 @@ def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
     if args.check:
         return 0
     _check_model(args)
+    _check_world(args)
     out = Path(args.out).expanduser()
-    begin(out, args)
+    begin(out, args, world=True)
     keep(out, run_twins(names, out, args))
     return 0
 
@@ -227,6 +230,17 @@ def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
 def _check_model(args: argparse.Namespace) -> None:
     if not args.model:
         raise ConfigError(f"--model is missing; give the {MODEL_HELP}.")
+
+
+def _check_world(args: argparse.Namespace) -> None:
+    """Refuse options that would do nothing: twins are drawn at the model's size and answered in float32."""
+    for name in ("dtype", "fit", "quirks", "allow_pickle"):
+        if getattr(args, name):
+            option = f"--{name.replace('_', '-')}"
+            more = "; convert the model first (vilau convert)" if name == "allow_pickle" else ""
+            raise ConfigError(
+                f"{option} is for the published benchmarks, not for the drawn world's twins; leave it out{more}."
+            )
 
 
 def _check_style(ready: Sequence[Listed], args: argparse.Namespace) -> None:
@@ -239,7 +253,7 @@ def _check_style(ready: Sequence[Listed], args: argparse.Namespace) -> None:
 
 
 def _rescore(args: argparse.Namespace) -> int:
-    from vilau.metrics.answers import answer_metric, unjudged
+    from vilau.metrics.answers import answer_metric, unjudged, without_judge
     from vilau.metrics.predictions import score_predictions
 
     if len(args.benchmarks) != 1:
@@ -249,7 +263,7 @@ def _rescore(args: argparse.Namespace) -> int:
     name = args.benchmarks[0]
     scores = score_predictions(args.rescore, answer_metric(unjudged(name), args.style))
     for score, value in scores.items():
-        say(f"{name}/{score}  {value:.4f}")
+        say(f"{without_judge(name)}/{score}  {value:.4f}")
     return 0
 
 

@@ -108,7 +108,7 @@ def pictures(model: Any, question: PublishedQuestion, args: Any) -> Tensor:
     from vilau.data.published.media import question_pixels
 
     size = model.tokenizer.spec.image_size
-    return normalise(question_pixels(question, size, fit=args.fit, quirks=args.quirks))
+    return normalise(question_pixels(question, size, fit=args.fit or "squash", quirks=args.quirks))
 
 
 # ------------------------------------------------------------------ the file of answers

@@ -31,14 +31,18 @@ import t2v_metrics
 folder, prompts, skills = map(Path, sys.argv[1:4])
 texts = prompts.read_text(encoding="utf-8").splitlines()
 score = t2v_metrics.VQAScore(model="clip-flant5-xxl")
-scores = [
-    float(score(images=[str(folder / f"{number:05d}.png")], texts=[text])[0][0])
-    for number, text in enumerate(texts, start=1)
-]
-print("all", statistics.mean(scores))
-# Pictures and skills are counted from 1, the list of scores from 0.
+# Pictures and skills are counted from 1; after `--limit` only the first are drawn.
+drawn = {number: folder / f"{number:05d}.png" for number in range(1, len(texts) + 1)}
+scores = {
+    number: float(score(images=[str(path)], texts=[texts[number - 1]])[0][0])
+    for number, path in drawn.items()
+    if path.exists()
+}
+print("all", statistics.mean(scores.values()), f"of {len(scores)} of {len(texts)} prompts")
 for skill, numbers in json.loads(skills.read_text(encoding="utf-8")).items():
-    print(skill, statistics.mean(scores[int(number) - 1] for number in numbers))
+    known = [scores[int(number)] for number in numbers if int(number) in scores]
+    if known:
+        print(skill, statistics.mean(known), f"of {len(known)}")
 '''
 
 

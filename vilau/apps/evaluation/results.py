@@ -14,7 +14,7 @@ from vilau.errors import DataError
 RESULTS, RECORD = "results.json", "eval.json"
 
 
-def begin(out: Path, args: argparse.Namespace) -> None:
+def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     """Note what is measured; raises ``DataError`` where the folder holds something of another model or settings."""
     from vilau import __version__
     from vilau.data.cache import short_hash
@@ -26,22 +26,23 @@ def begin(out: Path, args: argparse.Namespace) -> None:
     record = {
         "model": str(folder.resolve()), "files": short_hash(sizes),
         **{name: getattr(args, name) for name in names},
+        **({"level": args.level} if world else {}),
     }  # fmt: skip
     check_writable(out)
     path = out / RECORD
-    if path.exists():
-        held = _read(path)
+    held = _read(path) if path.exists() else {}
+    if held:
+        # A folder of published benchmarks may also take in twins, of one level.
+        held = {"level": args.level, **held} if world else held
         unlike = [name for name, value in record.items() if held.get(name) != value]
         if unlike:
             raise DataError(
                 f"{out} holds an evaluation with {unlike[0]} {held.get(unlike[0])!r}, now it is {record[unlike[0]]!r}; "
                 "write another --out, or delete that folder."
             )
-        return
     with written(path) as part:
-        part.write_text(
-            json.dumps(record | {"vilau": __version__}, indent=1) + "\n", encoding="utf-8"
-        )
+        text = json.dumps({"vilau": __version__, **held, **record}, indent=1)
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def keep(out: Path, numbers: dict[str, Any]) -> None:

@@ -24,8 +24,8 @@ def classify_imagenet(folder: Path, args: Any) -> dict[str, float]:
 
     names = read_names(folder)
     files = labelled_files(folder / "val", list(names))
-    if args.limit:  # spread over the classes
-        files = files[:: max(1, len(files) // args.limit)][: args.limit]
+    if args.limit:
+        files = spread(files, args.limit)
     tower = open_tower(args.model, args)
     templates = read_templates(args.templates or "photos")
     texts = [[template.replace(PLACE, name) for template in templates] for name in names.values()]
@@ -34,10 +34,18 @@ def classify_imagenet(folder: Path, args: Any) -> dict[str, float]:
         vectors = class_vectors(tower.text_features, texts)
         for batch in batches(files, args.batch_size, "ImageNet"):
             pictures = [path for path, _ in batch]
-            images = read_for(tower, pictures, tower.spec.image_size, "crop", args.quirks)
+            images = read_for(
+                tower, pictures, tower.spec.image_size, args.fit or "crop", args.quirks
+            )
             labels = torch.tensor([label for _, label in batch], device=vectors.device)
             accuracy.update(tower.image_features(images).float(), labels, vectors)
     return {name: float(value) for name, value in accuracy.compute().items()}
+
+
+def spread(files: list[tuple[Path, int]], limit: int) -> list[tuple[Path, int]]:
+    """Return at most ``limit`` of the pictures, evenly from all classes."""
+    num = min(limit, len(files))
+    return [files[place * len(files) // num] for place in range(num)]
 
 
 def read_names(folder: Path) -> dict[str, str]:
