@@ -16,6 +16,9 @@ SIDE = 16
 
 def write(path: Path, content: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+        return
     text = content if isinstance(content, str) else json.dumps(content)
     path.write_text(text, encoding="utf-8")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_sheets_go_only_where_one_may_write(photos: Path, tmp_path: Path) -> Non
 def test_the_destination_is_looked_at_first(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"photos already exists"):
         call("prepare", tmp_path / "nowhere", photos)
+
+
+@pytest.mark.parametrize("megabytes", ["nan", "inf"])
+def test_sizes_are_finite(photos: Path, tmp_path: Path, megabytes: str) -> None:
+    with pytest.raises(ConfigError, match=f"--chunk-megabytes is {megabytes}; write a number"):
+        call("prepare", photos, tmp_path / "out", "--chunk-megabytes", megabytes)
+
+
+def test_lines_end_where_json_says_so(tmp_path: Path) -> None:
+    """U+2028 within a text is no end of a line, though Python's ``splitlines`` takes it for one."""
+    turns = [{"from": "human", "value": "a\u2028b"}, {"from": "gpt", "value": "c\x85d"}]
+    row = json.dumps({"conversations": turns}, ensure_ascii=False)
+    (tmp_path / "chat.jsonl").write_text(f"{row}\r\n{row}\n", encoding="utf-8", newline="")
+    assert call("prepare", tmp_path / "chat.jsonl", tmp_path / "out", "--instructions") == 0
 
 
 def test_conversations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

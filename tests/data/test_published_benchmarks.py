@@ -38,7 +38,7 @@ def test_rows_are_what_the_score_reads_and_media_are_there(name: str, tmp_path: 
     said = [truths.get(name) or q.row.get("answer", "red") for q in questions]
     metric.update_rows(said, [question.row for question in questions])
     scores = {key: float(value) for key, value in metric.compute().items()}
-    key = {"mme": "perception", "seedbench": "all", "mmvet": "score"}.get(name, "accuracy")
+    key = {"mme": "perception", "seedbench": "image", "mmvet": "score"}.get(name, "accuracy")
     assert scores[key] == (400.0 if name == "mme" else 1.0)
     files_there = [one for q in questions for one in q.media if isinstance(one, Path)]
     assert all(path.is_file() for path in files_there)
@@ -207,12 +207,42 @@ def test_broken_tables_of_mmbench_are_named(tmp_path: Path) -> None:
             "has no question 11 of v2_OpenEnded",
         ),
         ("vqav2", "v2_mscoco_val2014_annotations.json", {}, "has no list 'annotations'"),
+        (
+            "vqav2",
+            "v2_mscoco_val2014_annotations.json",
+            {"annotations": [{"question_id": 11}]},
+            "holds a question with question_id, but question_id, answers are wanted",
+        ),
+        (
+            "vqav2",
+            "v2_mscoco_val2014_annotations.json",
+            {"annotations": [{"question_id": 11, "answers": [{"reply": "red"}]}]},
+            "must be a list of annotators' answers",
+        ),
+        (
+            "vqav2",
+            "v2_OpenEnded_mscoco_val2014_questions.json",
+            {"questions": [{"question_id": 11, "image_id": "x", "question": "what?"}]},
+            "question 11 has the image_id 'x'",
+        ),
         ("pope", "coco_pope_random.json", '{"a": 1}\n{', "line 2 is no JSON object"),
         (
             "mme",
             "MME_Benchmark_release_version/color/1.txt",
             "Is it red? Yes\n",
             "has a line that is not question",
+        ),
+        (
+            "mme",
+            "MME_Benchmark_release_version/color/1.txt",
+            "Is it a caf\xe9?\tYes\n".encode("latin-1"),
+            "cannot be read .'utf-8' codec",
+        ),
+        (
+            "vizwiz_vqa",
+            "val.json",
+            [{"image": 7, "question": "what?", "answers": []}],
+            "a question whose image is 7; it must be a text",
         ),
         ("msvd_qa", "test_a.json", [], "has no answer to question q1 of test_q.json"),
         ("vizwiz_vqa", "val.json", {}, "is no list of questions"),

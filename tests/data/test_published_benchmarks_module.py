@@ -38,7 +38,10 @@ ONE_ULP = 1.2e-7
 
 def written(folder: Path, *names: str) -> Path:
     for own in dict.fromkeys(QUESTION_BENCHMARKS[name].folder for name in names):
-        WRITERS[own](folder / own)
+        if own == "seedbench":
+            files.seedbench(folder / own, videos=True)
+        else:
+            WRITERS[own](folder / own)
     return folder
 
 
@@ -177,6 +180,13 @@ def trainer(folder: Path, callback: QuestionAnswering) -> pl.Trainer:
         default_root_dir=str(folder),
         callbacks=[callback],
     )
+
+
+def test_seedbench_without_its_videos_says_so(tmp_path: Path) -> None:
+    files.seedbench(tmp_path / "seedbench", videos=False)
+    data = module(tmp_path, "seedbench", image_size=tiny.SIDE)
+    with pytest.warns(UserWarning, match="asks about pictures alone, and gives no score of all"):
+        data.setup()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning about loader processes

@@ -85,6 +85,14 @@ def test_senseless_specifications(world: WorldSpec) -> None:
         world_set(replace(world, one_object_share=1.5), "train", image_size=64)
     with pytest.raises(ConfigError, match=r"data.world.num_val is 0; write at least 1"):
         world_set(replace(world, num_val=0), "train", image_size=64)
+    for num_objects in ((5, 1), (0, 0)):
+        message = rf"num_objects is \[{num_objects[0]}, {num_objects[1]}\]; write the smallest"
+        with pytest.raises(ConfigError, match=message):
+            world_set(replace(world, num_objects=num_objects), "train", image_size=64)
+    with pytest.raises(
+        ConfigError, match=r"sizes holds 'huge'; write some of small, medium, large"
+    ):
+        world_set(replace(world, sizes=("huge",)), "train", image_size=64)
     with pytest.raises(ConfigError, match=r"data.world.level is 'odd'; write one of easy, base"):
         world_set(replace(world, level="odd"), "train", image_size=64)
     with pytest.raises(ConfigError, match=r"data.zero_shot_per_class is 0; write at least 1"):

@@ -73,10 +73,10 @@ def test_mme_points_of_one_pair(said: tuple[str, str], points: float) -> None:
 def test_seed_reports_only_what_was_asked() -> None:
     metric = SeedBench()
     metric.update_rows(["A", "b"], [{"answer": "A", "data_type": "image"}] * 2)
-    assert {name: float(value) for name, value in metric.compute().items()} == {
-        "all": 0.5,
-        "image": 0.5,
-    }
+    assert {name: float(value) for name, value in metric.compute().items()} == {"image": 0.5}
+    metric.update_rows(["C"], [{"answer": "C", "data_type": "video"}])
+    scores = {name: float(value) for name, value in metric.compute().items()}
+    assert scores == {"all": pytest.approx(2 / 3), "image": 0.5, "video": 1.0}
 
 
 @pytest.mark.parametrize(

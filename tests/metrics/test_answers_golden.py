@@ -175,5 +175,5 @@ def test_letters_over_the_whole_set(metric, field: str, update, style: str) -> N
     update(one, [row["answer"] for row in ANSWERS])
     right = sum(row[f"{field}_{style}"] == "B" for row in ANSWERS)
     assert right > 0
-    score = one.compute().get("accuracy", one.compute().get("all"))
+    score = one.compute().get("accuracy", one.compute().get("image"))
     assert float(score) == pytest.approx(right / len(ANSWERS), abs=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,7 +197,7 @@ def _options(args: argparse.Namespace) -> Options:
         allow_unpaired=args.allow_unpaired,
         workers=args.workers,
         seed=args.seed,
-        chunk_bytes=round(args.chunk_megabytes * (1 << 20)),
+        chunk_bytes=_chunk_bytes(args.chunk_megabytes),
         num_frames=NUM_FRAMES if args.frames is None else args.frames,
         filters=Filters(
             min_side=args.min_side,
@@ -207,6 +208,14 @@ def _options(args: argparse.Namespace) -> Options:
             keep_empty=args.keep_empty_captions,
         ),
     )
+
+
+def _chunk_bytes(megabytes: float) -> int:
+    from vilau.errors import ConfigError
+
+    if not math.isfinite(megabytes):
+        raise ConfigError(f"--chunk-megabytes is {megabytes}; write a number above 0, e.g. 4.")
+    return round(megabytes * (1 << 20))
 
 
 def _print(line: str) -> None:

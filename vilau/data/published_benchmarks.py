@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from vilau.data.media.pictures import Fit, check_words
 from vilau.data.media.video import NUM_FRAMES
@@ -164,6 +165,10 @@ class PublishedBenchmarks(StreamedDataModule):
         if not questions:
             raise DataError(f"{folder} holds no questions; put {benchmark.title}'s files there.")
         check_media(questions, folder)
+        if benchmark.folder == "seedbench" and not any(one.video for one in questions):
+            rank_zero_warn(
+                f"{folder} has no videos in use: {benchmark.title} asks about pictures alone, and gives no score of all."
+            )
         return PublishedSet(name, questions, self.image_size, self.num_frames, self.fit)
 
 

@@ -16,6 +16,7 @@ from vilau.errors import ConfigError
 from vilau.world.language import CLASSES, dense_caption
 from vilau.world.render import render
 from vilau.world.scene import LEVELS, WORLD_VERSION, Level, Scene, scene_at, stream_rng
+from vilau.world.things import SIZE_NAMES
 
 WorldSplit = Literal["train", "val", "test", "comp"]
 
@@ -183,6 +184,15 @@ def _stored(details: dict[str, Any], scenes: Iterator[Scene], count: int, title:
 
 def _check(spec: WorldSpec) -> None:
     level_of(spec)
+    if spec.num_objects is not None and not 1 <= spec.num_objects[0] <= spec.num_objects[1]:
+        raise ConfigError(
+            f"data.world.num_objects is {list(spec.num_objects)}; write the smallest and the largest number, from 1 on."
+        )
+    for size in spec.sizes or ():
+        if size not in SIZE_NAMES:
+            raise ConfigError(
+                f"data.world.sizes holds {size!r}; write some of {', '.join(SIZE_NAMES)}."
+            )
     if not 0.0 <= spec.one_object_share <= 1.0:
         raise ConfigError(
             f"data.world.one_object_share is {spec.one_object_share}; write a share from 0 to 1."

@@ -90,9 +90,12 @@ class SeedBench(AnswerMetric):
             row += torch.tensor([1, int(right)], device=row.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """Return ``all``, and ``image`` and ``video`` as far as asked: accuracies in 0..1."""
+        """Return ``image`` and ``video`` as far as asked, and ``all`` where both were: accuracies in 0..1."""
         self.check_any(self.counts[:, 0].sum())
-        rows = {"all": self.counts.sum(dim=0), **dict(zip(DATA_TYPES, self.counts, strict=True))}
+        rows = dict(zip(DATA_TYPES, self.counts, strict=True))
+        # Questions about pictures are easier: alone they are no measure of the whole.
+        if all(row[0] for row in rows.values()):
+            rows = {"all": self.counts.sum(dim=0), **rows}
         return {kind: (row[1].double() / row[0]).float() for kind, row in rows.items() if row[0]}
 
 

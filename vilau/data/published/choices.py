@@ -44,7 +44,10 @@ def read_seedbench(folder: Path, *, ranked: bool = False) -> list[PublishedQuest
     found = []
     for row in read_list(path, "questions"):
         number, kind, name, question, answer = fields(
-            row, ("question_id", "data_type", "data_id", "question", "answer"), path
+            row,
+            ("question_id", "data_type", "data_id", "question", "answer"),
+            path,
+            texts=("data_id", "question", "answer"),
         )
         if kind == "video" and not videos.is_dir():
             continue

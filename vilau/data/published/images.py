@@ -8,6 +8,7 @@ from vilau.data.published.questions import (
     SHORT,
     PublishedBenchmark,
     PublishedQuestion,
+    annotators,
     fields,
     read_json_file,
     read_json_lines,
@@ -33,15 +34,25 @@ def read_vqav2(folder: Path, ending: str = SHORT) -> list[PublishedQuestion]:
     """Questions and annotations of VQA's own files, whatever their year; pictures of COCO val2014."""
     asked = _only(folder, "*OpenEnded_mscoco_val2014_questions.json")
     truths = _only(folder, "*mscoco_val2014_annotations.json")
-    by_id = {row["question_id"]: row for row in read_list(truths, "annotations")}
+    given = (
+        fields(row, ("question_id", "answers"), truths) for row in read_list(truths, "annotations")
+    )
+    by_id = {number: annotators(answers, truths) for number, answers in given}
     found = []
     for row in read_list(asked, "questions"):
-        number, image, question = fields(row, ("question_id", "image_id", "question"), asked)
+        number, image, question = fields(
+            row, ("question_id", "image_id", "question"), asked, texts=("question",)
+        )
+        if not isinstance(image, int):
+            raise DataError(
+                f"{asked}, question {number} has the image_id {image!r}; it must be COCO's number. Put the published "
+                "file there."
+            )
         if number not in by_id:
             raise DataError(
                 f"{truths} has no question {number} of {asked.name}; put the pair there."
             )
-        columns = {"question_id": number, "question": question, "answers": by_id[number]["answers"]}
+        columns = {"question_id": number, "question": question, "answers": by_id[number]}
         media = (folder / COCO.format(image),)
         found.append(PublishedQuestion(question + ending, columns, media))
     return found
@@ -60,8 +71,11 @@ def read_vizwiz(folder: Path) -> list[PublishedQuestion]:
         raise DataError(f"{path} is no list of questions; put VizWiz's val.json there.")
     found = []
     for row in content:
-        image, question, answers = fields(row, ("image", "question", "answers"), path)
-        columns = {"question_id": Path(image).stem, "question": question, "answers": answers}
+        image, question, answers = fields(
+            row, ("image", "question", "answers"), path, texts=("image", "question")
+        )
+        given = annotators(answers, path)
+        columns = {"question_id": Path(image).stem, "question": question, "answers": given}
         prompt = question.capitalize() + UNANSWERABLE + SHORT
         found.append(PublishedQuestion(prompt, columns, (folder / "val" / image,)))
     return found
@@ -72,7 +86,9 @@ def read_gqa(folder: Path) -> list[PublishedQuestion]:
     path = folder / "testdev_balanced_questions.json"
     found = []
     for number, row in read_mapping(path).items():
-        question, answer, image = fields(row, ("question", "answer", "imageId"), path)
+        question, answer, image = fields(
+            row, ("question", "answer", "imageId"), path, texts=("question", "answer")
+        )
         columns = {"id": number, "question": question, "answer": answer}
         media = (folder / "images" / f"{image}.jpg",)
         found.append(PublishedQuestion(question + SHORT, columns, media))
@@ -85,9 +101,10 @@ def read_textvqa(folder: Path) -> list[PublishedQuestion]:
     found = []
     for row in read_list(path, "data"):
         number, image, question, answers = fields(
-            row, ("question_id", "image_id", "question", "answers"), path
+            row, ("question_id", "image_id", "question", "answers"), path, texts=("question",)
         )
-        columns = {"question_id": number, "question": question, "answers": answers}
+        given = annotators(answers, path)
+        columns = {"question_id": number, "question": question, "answers": given}
         media = (folder / "train_images" / f"{image}.jpg",)
         found.append(PublishedQuestion(question.capitalize() + SHORT, columns, media))
     return found
@@ -100,7 +117,10 @@ def read_pope(folder: Path) -> list[PublishedQuestion]:
         path = folder / f"coco_pope_{setting}.json"
         for row in read_json_lines(path):
             number, image, text, label = fields(
-                row, ("question_id", "image", "text", "label"), path
+                row,
+                ("question_id", "image", "text", "label"),
+                path,
+                texts=("image", "text", "label"),
             )
             columns = {
                 "question_id": number,
@@ -137,10 +157,9 @@ def _mme_lines(path: Path) -> list[tuple[str, str]]:
             for line in path.read_text(encoding="utf-8").splitlines()
             if line.strip()
         ]
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); put MME's own folder there."
-        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read ({reason}); put MME's own folder there.") from error
     if any(len(line) != 2 for line in lines):
         raise DataError(
             f"{path} has a line that is not question, tab, answer; put MME's own file there."
@@ -154,7 +173,10 @@ def read_mmvet(folder: Path) -> list[PublishedQuestion]:
     found = []
     for number, row in read_mapping(path).items():
         image, question, answer, tags = fields(
-            row, ("imagename", "question", "answer", "capability"), path
+            row,
+            ("imagename", "question", "answer", "capability"),
+            path,
+            texts=("imagename", "question", "answer"),
         )
         columns = {
             "question_id": number,

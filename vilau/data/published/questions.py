@@ -91,7 +91,8 @@ def read_json_file(path: Path) -> Any:
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object per line; raises ``DataError`` naming file and line."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        # Lines end in \n: JSON may hold U+2028 and other ends of lines within its texts.
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"{path} cannot be read ({error}); put the published file there."
@@ -132,15 +133,36 @@ def lettered(options: Iterable[str]) -> str:
     )
 
 
-def fields(row: Any, names: Sequence[str], where: Path | str) -> list[Any]:
-    """Return some fields of a row; raises ``DataError`` naming the file where one is missing."""
+def fields(
+    row: Any, names: Sequence[str], where: Path | str, *, texts: Sequence[str] = ()
+) -> list[Any]:
+    """Return some fields of a row; raises ``DataError`` naming the file where one is missing, or one of ``texts``
+    is none."""
     if not isinstance(row, dict) or any(name not in row for name in names):
         held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise DataError(
             f"{where} holds a question with {held or 'nothing'}, but {', '.join(names)} are wanted; put the "
             "published file there."
         )
+    for name in texts:
+        if not isinstance(row[name], str):
+            raise DataError(
+                f"{where} holds a question whose {name} is {row[name]!r}; it must be a text. Put the published file "
+                "there."
+            )
     return [row[name] for name in names]
+
+
+def annotators(answers: Any, where: Path | str) -> list[Any]:
+    """Return a question's answers as they are; raises ``DataError`` where they are no texts or ``{answer: text}``."""
+    given = answers if isinstance(answers, list) else [None]
+    said = [one.get("answer") if isinstance(one, dict) else one for one in given]
+    if not all(isinstance(one, str) for one in said):
+        raise DataError(
+            f"{where} holds a question with the answers {str(answers)[:60]}; they must be a list of annotators' "
+            "answers. Put the published file there."
+        )
+    return given
 
 
 def limited(questions: list[PublishedQuestion], limit: int | None) -> list[PublishedQuestion]:

@@ -121,7 +121,7 @@ def _rows(path: Path) -> list[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text ({error}); save it as UTF-8.") from error
     if path.suffix.lower() == ".jsonl":
-        rows = list(jsonl_rows(path, text.splitlines()))
+        rows = list(jsonl_rows(path, text.split("\n")))
     else:
         try:
             content = json.loads(text)
