@@ -58,6 +58,29 @@ def test_margin(text: str, margin: float | None) -> None:
     assert found is None if margin is None else found == pytest.approx(margin)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("a > b - (c - 0.1)", "a > b - (c - 0.1)"),
+        ("a > b - (c + 0.1)", "a > b - (c + 0.1)"),
+        ("a > (b - c) - 0.1", "a > b - c - 0.1"),
+        ("a > b + (c - 0.1)", "a > b + c - 0.1"),
+        ("b / (c * 2)", "b / (c * 2)"),
+        ("b * 2 / c", "b * 2 / c"),
+        ("-(a + b)", "-(a + b)"),
+        ("-a + b", "-a + b"),
+        ("(a > b or b > c) and c > a", "(a > b or b > c) and c > a"),
+        ("a > b or b > c and c > a", "a > b or b > c and c > a"),
+        ("min(a + b, c) * (a - b)", "min(a + b, c) * (a - b)"),
+    ],
+)
+def test_brackets_are_shown_where_they_matter(text: str, shown: str) -> None:
+    names = {"a": 0.7, "b": 0.4, "c": 0.9}
+    expression = parse(text, names)
+    assert expression.show(str) == shown
+    assert parse(shown, names).value(names) == expression.value(names)
+
+
 def test_names_and_numbers_shown() -> None:
     expression = parse("a.VQA > (b.VQA + 0.1) * 2 and a.Top-1 < 4", KNOWN)
     assert expression.names() == ["a.VQA", "b.VQA", "a.Top-1"]

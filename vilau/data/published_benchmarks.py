@@ -167,7 +167,8 @@ class PublishedBenchmarks(StreamedDataModule):
         check_media(questions, folder)
         if benchmark.folder == "seedbench" and not any(one.video for one in questions):
             rank_zero_warn(
-                f"{folder} has no videos in use: {benchmark.title} asks about pictures alone, and gives no score of all."
+                f"{folder} has no videos in use: {benchmark.title} asks about pictures alone, and gives no "
+                "score of all."
             )
         return PublishedSet(name, questions, self.image_size, self.num_frames, self.fit)
 

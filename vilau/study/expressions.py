@@ -31,6 +31,8 @@ _ARITHMETIC: dict[str, Callable[[float, float], float]] = {
     "/": operator.truediv,
 }
 _EXTREMES: dict[str, Callable[[Iterable[float]], float]] = {"min": min, "max": max}
+_BINDING = {"or": 1, "and": 2, "compare": 3, "+": 4, "-": 4, "*": 5, "/": 5, "negate": 6}
+"""What binds its parts more tightly has the larger number; what is missing stands for itself."""
 _SYMBOL = re.compile(r">=|<=|==|!=|[-+*/<>(),]")
 _NUMBER = re.compile(r"\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?")
 _WORD = re.compile(r"[^\s()<>=!*/+,]+")
@@ -113,7 +115,7 @@ class Expression:
 
     def show(self, names: Callable[[str], str]) -> str:
         """Return the expression as text with every name replaced by ``names(name)``."""
-        shown = [part.show(names) for part in self.parts]
+        shown = [self._within(part, place, names) for place, part in enumerate(self.parts)]
         if self.kind == "number":
             return self.text
         if self.kind == "name":
@@ -127,12 +129,15 @@ class Expression:
             return shown[0] + "".join(
                 f" {symbol} {part}" for symbol, part in zip(symbols, shown[1:], strict=True)
             )
-        if self.kind in "*/":
-            shown = [
-                f"({text})" if part.kind in ("+", "-") else text
-                for part, text in zip(self.parts, shown, strict=True)
-            ]
         return f" {self.kind} ".join(shown)
+
+    def _within(self, part: Expression, place: int, names: Callable[[str], str]) -> str:
+        """A part as text, in brackets where it would be read otherwise without."""
+        text = part.show(names)
+        mine, theirs = _BINDING.get(self.kind, 0), _BINDING.get(part.kind, 9)
+        # What is taken away, or divided by, is a whole: a - (b - c).
+        looser = theirs < mine or (theirs == mine and place > 0 and self.kind in ("-", "/"))
+        return f"({text})" if looser or (theirs == mine and self.kind == "compare") else text
 
 
 def parse(text: str, known: Iterable[str]) -> Expression:

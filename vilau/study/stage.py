@@ -222,8 +222,6 @@ def _finish(command: str, cli: StageCLI, report: dict[str, Any], run_dir: Path) 
     log_hyperparameters(trainer.logger, cli.source, report["metrics"])
     prune(run_dir / "checkpoints", keep=1)
     parameters = list(cli.model.parameters())
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1024
     write_json(
         run_dir / "metrics.json",
         {
@@ -232,7 +230,7 @@ def _finish(command: str, cli: StageCLI, report: dict[str, Any], run_dir: Path) 
             **report,
             "parameters": sum(p.numel() for p in parameters),
             "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_memory_bytes": _peak_memory(trainer.strategy.root_device),
             "device": str(trainer.strategy.root_device),
             "ranks": trainer.world_size,
             "threads": torch.get_num_threads(),
@@ -249,3 +247,12 @@ def _run_dir(config_file: Path, config: dict[str, Any]) -> Path:
         return config_file.parent.resolve()
     named = (config.get("trainer") or {}).get("default_root_dir")
     return Path(named or Path("runs") / config_file.stem).resolve()
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Most bytes that the tensors of a CUDA device took at once; elsewhere, that this process did."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
