@@ -340,6 +340,11 @@ def test_sharding_divides_the_weights() -> None:
     assert whole["memory_bytes_per_device"] > 16 * 7e9
     assert shared["hours"]["A100"] == pytest.approx(whole["hours"]["A100"] / 8)
     assert "(8 x A100)" in shown(shared)["time"]
+    # Evaluation holds the whole model on each device, and autocast keeps copies of the weights in half precision.
+    mixed = estimate({**stage, "trainer": {**stage["trainer"], "precision": "bf16-mixed"}})
+    assert mixed is not None
+    trained = mixed["trained_parameters"]
+    assert mixed["memory_bytes_per_device"] > 16 * trained / 8 + 2 * trained
     # An eighth of 8 bytes per trained weight, and the activations of one document of batch 8.
     assert shared["memory_bytes_per_device"] < whole["memory_bytes_per_device"] / 8
 

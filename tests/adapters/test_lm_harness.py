@@ -90,6 +90,22 @@ def test_long_texts_are_read_in_windows_that_score_each_token_once(reading: Any,
     assert reading.loglikelihood_rolling(requests(("",))) == [0]
 
 
+def test_a_first_token_of_the_tokenizer_is_not_scored(
+    reading: Any, made: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLaMA's tokenizer begins texts with the token that the windows begin with anyway."""
+    before = reading.loglikelihood_rolling(requests(("a red circle",)))
+    words, first = made.words, made.words.bos_token_id
+
+    def with_first(text: str, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        found = words(text)["input_ids"]
+        return {"input_ids": [first, *found] if add_special_tokens else found}
+
+    with_first.bos_token_id = first  # type: ignore[attr-defined]
+    monkeypatch.setattr(reading, "words", with_first)
+    assert reading.loglikelihood_rolling(requests(("a red circle",))) == before
+
+
 def test_text_ends_where_the_task_says(reading: Any) -> None:
     (whole,) = reading.generate_until(requests(("what color is the star ?", {"max_gen_toks": 12})))
     end = whole[len(whole) // 2]

@@ -135,6 +135,12 @@ def test_guidance_is_one_scale_or_one_for_each_result():
 
 
 def test_a_ramp_goes_evenly_from_the_first_position_to_the_last():
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning's bf16-true does
+    try:
+        assert Guidance([1.3], start=1.1).schedule(1, 4).dtype == torch.float32
+        assert Guidance(1.3).schedule(1, 4).dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
     assert Guidance(3.0, start=1.0).schedule(1, 5).tolist() == [[1.0, 1.5, 2.0, 2.5, 3.0]]
     both = Guidance([3.0, 0.0], start=1.0).schedule(2, 3)
     assert both.tolist() == [[1.0, 2.0, 3.0], [1.0, 0.5, 0.0]]

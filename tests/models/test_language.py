@@ -51,6 +51,13 @@ def test_a_random_model_has_a_row_per_token():
     assert config.vocab_size == len(words) == model.get_input_embeddings().weight.shape[0]
 
 
+def test_a_pretrained_model_keeps_its_own_settings(pretrained):
+    with pytest.raises(
+        ConfigError, match="extra is .*rope_theta.*leave it out, or write pretrained: null"
+    ):
+        start(pretrained, extra={"rope_theta": 5e5})
+
+
 def test_pretrained_weights_become_float32_and_new_rows_their_mean(pretrained):
     model, words, config = start(pretrained)
     assert model.dtype == torch.float32

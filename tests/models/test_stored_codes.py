@@ -48,6 +48,14 @@ def losses_and_gradients(
     return {n: float(v) for n, v in terms.means().items()}, found
 
 
+def test_rows_without_codes_and_without_images_are_refused(model: VilaU) -> None:
+    codes = model.tokenizer.encode(to_float(tiny.images(2)))
+    codes[1] = -1
+    batch = MultimodalBatch(tiny.images(0), [tiny.drawing(0), tiny.caption(1, "x")], codes=codes)
+    with pytest.raises(DataError, match="holds 0 images for 1 rows without codes"):
+        model.losses(batch)
+
+
 @pytest.mark.parametrize("but", [(), (3, 1)], ids=["codes alone", "codes and pixels"])
 @pytest.mark.parametrize("how", [{}, {"packing": True}, {"length_groups": 2}], ids=str)
 def test_losses_and_gradients_are_those_of_the_pixels(

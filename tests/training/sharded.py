@@ -40,6 +40,8 @@ def asked(module: Any) -> list[torch.Tensor]:
     found = []
     if isinstance(module, EmbedsTexts):
         found.append(module.text_features(["a red circle"]).detach())
+        if hasattr(module, "image_features"):
+            found.append(module.image_features(tiny.images(1)).detach())
     if isinstance(module, Reconstructs):
         found.append(module.reconstruct_by_depth(tiny.images(1)).float() / 255)
     if isinstance(module, Draws):

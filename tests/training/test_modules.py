@@ -1,10 +1,11 @@
 """What every LightningModule of the kit must do: fit, validate, be stored safely, come back, export."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch import Callback, seed_everything, strategies
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from tests.models import tiny
@@ -136,6 +137,15 @@ def test_trains_in_bfloat16_near_float32(build, data, tmp_path):
     assert rough.losses == pytest.approx(exact.losses, rel=0.03)
     tower = module.tower if build is toys.ablation else module.model.tokenizer
     assert tower.quantizer.codebook.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("strategy", ["FSDPStrategy", "DeepSpeedStrategy"])
+def test_shards_that_are_not_put_together_are_refused(strategy, tmp_path, monkeypatch):
+    made = object.__new__(getattr(strategies, strategy))
+    module = toys.clip(tmp_path)
+    module._trainer = SimpleNamespace(precision="32-true", strategy=made)
+    with pytest.raises(ConfigError, match=f"strategy is {strategy}.*write .*ModelParallelStrategy"):
+        module.setup("fit")
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,9 @@ def test_before_its_start_the_discriminator_stays_and_steps_are_the_towers(tmp_p
     for _, state in states[:2]:
         assert all(torch.equal(before[name], state[name]) for name in before)
     moved = [name for name in before if not torch.equal(before[name], states[2][1][name])]
-    assert len(moved) == len(before)
+    # Where no patch is sure, real and fake ones pull the last bias up and down alike.
+    last = [name for name in before if name.endswith("bias")][-1]
+    assert set(before) - set(moved) <= {last}
     assert "train/adversarial_loss" not in recorder.logged[1]
     assert "train/adversarial_loss" in recorder.logged[2]
     plain_run = toys.fit(toys.tower(tmp_path), data, 3)
@@ -187,6 +189,16 @@ def test_trains_in_bfloat16_near_float32_and_beside_the_ablation(tmp_path):
     measured = toys.fit(tower(tmp_path, build=toys.ablation), toys.pair_data(), 2)
     assert measured.losses == exact.losses
     assert "train/gradient_cosine_block0" in measured.logged[0]
+
+
+def test_a_penalty_through_normalisation_over_ranks_is_refused(tmp_path):
+    module = tower(tmp_path, discriminator={"r1_weight": 1.0})
+    module.on_fit_start()
+    module.adversary.discriminator = torch.nn.SyncBatchNorm.convert_sync_batchnorm(
+        module.adversary.discriminator
+    )
+    with pytest.raises(ConfigError, match="r1_weight is 1, but trainer.sync_batchnorm is true"):
+        module.on_fit_start()
 
 
 def test_half_precision_and_sharding_are_refused():

@@ -71,7 +71,9 @@ class Reading:
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
         """Return the log-probability of each whole text, read in windows of ``max_length`` tokens."""
-        windows = [self._windows(self._tokens(request.args[0])) for request in requests]
+        # The first window begins with the prefix: a tokenizer that writes it too would have it scored.
+        tokens = (self._tokens(one.args[0], add_special_tokens=False) for one in requests)
+        windows = [self._windows(found) for found in tokens]
         scores = iter(self._scores([window for found in windows for window in found]))
         return [sum(next(scores)[0] for _ in found) for found in windows]
 

@@ -124,8 +124,10 @@ def _memory(config: Config, work: Work, is_fit: bool) -> int:
     devices = _num_devices(trainer.get("devices"))
     trained = work.trained if is_fit else 0
     weights = weight_bytes * (work.parameters + 3 * trained)  # gradients and two averages
-    if _is_sharded(trainer.get("strategy")):
+    if is_fit and _is_sharded(trainer.get("strategy")):  # evaluation holds whole models
         weights = ceil(weights / devices)
+    if is_fit and precision in ("bf16-mixed", "16-mixed"):
+        weights += 2 * trained  # autocast's copies, kept whole for the way back
     accumulate = trainer.get("accumulate_grad_batches") or 1
     batch = ceil(argument(config, "data", "global_batch_size") / (devices * accumulate))
     kept = number_bytes * work.kept * batch
@@ -149,4 +151,4 @@ def _num_devices(devices: Any) -> int:
 
 def _is_sharded(strategy: Any) -> bool:
     name = strategy.get("class_path", "") if isinstance(strategy, dict) else str(strategy)
-    return any(word in name.lower() for word in ("fsdp", "modelparallel", "deepspeed"))
+    return "modelparallel" in name.lower()

@@ -55,10 +55,11 @@ class Guidance:
                 f"guidance_scale holds {len(scales)} scales for {num_results} results; write one for "
                 "each, or a single number."
             )
-        end_R1 = torch.tensor([float(scale) for scale in scales])[:, None]
+        # Not in the default format, which `bf16-true` changes: guidance is computed in float32.
+        end_R1 = torch.tensor([float(scale) for scale in scales], dtype=torch.float32)[:, None]
         if self.start is None:
             return end_R1.expand(-1, num_positions)
-        share_P = torch.linspace(0.0, 1.0, num_positions)
+        share_P = torch.linspace(0.0, 1.0, num_positions, dtype=torch.float32)
         return self.start + share_P * (end_R1 - self.start)
 
 

@@ -28,7 +28,7 @@ def sigmoid_contrastive_loss(
     (``matches_BB``, or ``(B, T)``; default: only the diagonal) and -1 elsewhere. Where several images of a batch
     share a true caption, calling those pairs negative teaches the opposite of the truth.
     """
-    logits_BT = logit_scale.exp() * image_BC @ text_TC.t() + logit_bias
+    logits_BT = _cosines(image_BC, text_TC) * logit_scale.float().exp() + logit_bias.float()
     if matches_BB is None:
         matches_BB = torch.eye(len(logits_BT), dtype=torch.bool, device=logits_BT.device)
     signs_BT = matches_BB.to(logits_BT.dtype) * 2 - 1
@@ -49,13 +49,19 @@ def softmax_contrastive_loss(
     several are true of one (``matches_BB``; default: only the diagonal), the target is shared between them
     equally (Yang et al. 2022, UniCL). ``own``: the images and texts to average over; the others are negatives.
     """
-    logits_BB = (logit_scale.exp() * image_BC @ text_BC.t()).float()
+    logits_BB = _cosines(image_BC, text_BC) * logit_scale.float().exp()
     if matches_BB is None:
         matches_BB = torch.eye(len(logits_BB), dtype=torch.bool, device=logits_BB.device)
     target_BB = matches_BB.to(logits_BB.dtype)
     to_text = F.cross_entropy(logits_BB[own], _shared(target_BB[own]))
     to_image = F.cross_entropy(logits_BB.t()[own], _shared(target_BB.t()[own]))
     return 0.5 * (to_text + to_image)
+
+
+def _cosines(image_BC: Tensor, text_TC: Tensor) -> Tensor:
+    """Products of normalised features in float32: times a scale near 100, bfloat16's would be off by a quarter."""
+    with torch.autocast(image_BC.device.type, enabled=False):
+        return image_BC.float() @ text_TC.float().t()
 
 
 def _shared(target: Tensor) -> Tensor:

@@ -105,14 +105,15 @@ class LossTerms:
 
 def _divided(total: Tensor, count: float) -> Tensor:
     # By a tensor: on a GPU division by a number is multiplication by its rounded inverse.
-    return total / torch.tensor(float(count), device=total.device)
+    return total / torch.tensor(float(count), dtype=torch.float32, device=total.device)
 
 
 class UnifiedModel(nn.Module, ABC):
     """A model that reads and draws with one next-token machine.
 
     Images in and out are float in [-1, 1]. Sampled results depend on their own seed alone: the same seed
-    gives the same picture or answer whatever else is in the batch. Settings that make no sense raise
+    gives the same picture or answer whatever else is in the batch, but for rounding: on a GPU products of other shapes
+    may round otherwise. Settings that make no sense raise
     ``ConfigError``, prompts or images that do not fit together ``DataError``.
     """
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
 
+from vilau.errors import ConfigError
 from vilau.layers.attention import LEAN, attention_name
 from vilau.layers.lean_llama import use_lean_layers
 from vilau.models.pretrained import load_pretrained, pretrained_config
@@ -83,6 +84,11 @@ def start_language_model(
     the config with every size filled in.
     """
     tokenizer, source = text_tokenizer(config), config.pretrained
+    if source is not None and config.extra:
+        raise ConfigError(
+            f"model.language.extra is {config.extra}, but {source} comes with all that it would set; leave it out, or "
+            "write pretrained: null."
+        )
     by_size = source in PUBLISHED_LANGUAGES and building_on_meta() and not Path(source).exists()
     if source is None or by_size:
         sizes = PUBLISHED_LANGUAGES[source] if source is not None else {}

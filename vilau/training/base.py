@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy
 from torch import Tensor, nn
 
 from vilau.errors import ConfigError
@@ -33,8 +34,14 @@ class TrainingModule(LightningModule):
         return self.named_parameters()
 
     def setup(self, stage: str) -> None:
-        """Refuse to train weights that are themselves half precision."""
+        """Refuse to train weights that are themselves half precision, or in shards that are not put together again."""
         precision = str(self.trainer.precision)
+        if isinstance(self.trainer.strategy, FSDPStrategy | DeepSpeedStrategy):
+            raise ConfigError(
+                f"trainer.strategy is {type(self.trainer.strategy).__name__}, whose shards are not put together again "
+                "where a model is saved; write lightning.pytorch.strategies.ModelParallelStrategy, as in "
+                "experiments/machines/fsdp_8gpu.yaml, or ddp."
+            )
         if (
             stage == "fit"
             and precision.endswith("-true")

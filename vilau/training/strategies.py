@@ -11,7 +11,7 @@ from vilau.layers.quantize import ResidualQuantizer
 
 ENTRY_POINTS = (
     "training_step", "validation_step", "test_step", "predict_step",
-    "text_features", "reconstruct_by_depth", "draw", "answer", "compared_losses",
+    "image_features", "text_features", "reconstruct_by_depth", "draw", "answer", "compared_losses", "measure",
 )  # fmt: skip
 """How Lightning and callbacks enter a module: FSDP gathers its weights when one of these begins."""
 

@@ -25,6 +25,7 @@ from vilau.training.averaging import AverageConfig, WeightAverage
 from vilau.training.base import given
 from vilau.training.optimizers import OptimizerConfig
 from vilau.training.tower_checks import (
+    check_discriminator,
     check_frozen,
     check_losses,
     check_parts,
@@ -170,6 +171,11 @@ class TowerTraining(TowerLosses):
         self.tower.quantizer.parts.forget()
         # Not before: Lightning refuses clipping and accumulation there, which ``step_both`` sees to.
         self.automatic_optimization = self.adversary is None
+
+    def on_fit_start(self) -> None:
+        """Refuse what the strategy made of the discriminator, where it cannot be trained so."""
+        if self.adversary is not None:
+            check_discriminator(self.adversary)
 
     def configure_model(self) -> None:
         """Shard; see ``TrainingModule``."""

@@ -4,11 +4,13 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import nn
 
 from vilau.errors import ConfigError
 from vilau.layers.quantize import ResidualQuantizer
 from vilau.models.encoders.names import RANDOM
 from vilau.models.vila_u.config import QuantizerConfig
+from vilau.training.adversarial import Adversary
 from vilau.training.tower_start import StartConfig
 
 
@@ -77,6 +79,17 @@ def check_run(trainer: Trainer, *, negatives: str | None, adversarial: bool) -> 
         raise ConfigError(
             "trainer.precision is 16-mixed, in which the gradients that weigh the adversarial loss vanish; "
             "write bf16-mixed."
+        )
+
+
+def check_discriminator(adversary: Adversary) -> None:
+    """Refuse a penalty on gradients through normalisation over ranks, which has no second derivative."""
+    if adversary.config.r1_weight > 0 and any(
+        isinstance(part, nn.SyncBatchNorm) for part in adversary.modules()
+    ):
+        raise ConfigError(
+            f"discriminator.r1_weight is {adversary.config.r1_weight:g}, but trainer.sync_batchnorm is true, through "
+            "which no gradient of a gradient flows; write r1_weight: 0 or sync_batchnorm: false."
         )
 
 

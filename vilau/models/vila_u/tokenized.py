@@ -40,12 +40,12 @@ def with_stored_codes(
             f"{spec.num_positions} positions x {spec.depth} depths; encode the set again with its tower "
             "(`vilau data tokenize`)."
         )
+    missing_N = codes_NPD[:, 0, 0] < 0
+    if int(missing_N.sum()) != len(images):
+        raise DataError(
+            f"a batch holds {len(images)} images for {int(missing_N.sum())} rows without codes; give one image "
+            "for each row of -1."
+        )
     if len(images):
-        missing_N = codes_NPD[:, 0, 0] < 0
-        if int(missing_N.sum()) != len(images):
-            raise DataError(
-                f"a batch holds {len(images)} images for {int(missing_N.sum())} rows without codes; give one image "
-                "for each row of -1."
-            )
         codes_NPD = codes_NPD.masked_scatter(missing_N[:, None, None], tokenized(tower, images)[0])
     return codes_NPD, tower.embed(codes_NPD)
