@@ -25,8 +25,8 @@ nav {
   position: sticky; top: 0; z-index: 2; background: var(--paper); border-bottom: 1px solid var(--line);
 }
 nav div {
-  max-width: 1120px; margin: 0 auto; padding: .65rem 1.5rem; display: flex; gap: 1.3rem;
-  overflow-x: auto; font-size: .86rem; white-space: nowrap;
+  max-width: 1120px; margin: 0 auto; padding: .65rem 1.5rem; display: flex; flex-wrap: wrap; gap: .2rem 1.3rem;
+  font-size: .86rem; white-space: nowrap;
 }
 nav a { color: var(--soft); text-decoration: none; }
 nav a:hover { color: var(--accent); }
