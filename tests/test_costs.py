@@ -325,6 +325,14 @@ def test_without_the_contrastive_loss_a_tower_costs_less(siglip_folder: str) -> 
     assert alone["parameters"] == aligned["parameters"]
 
 
+def test_evaluation_holds_the_whole_model_on_each_device() -> None:
+    stage = chain("", paper=True)["evaluate"]
+    sharded = {"devices": 8, "strategy": {"class_path": "a.ModelParallelStrategy"}}
+    found = estimate({**stage, "trainer": {**stage["trainer"], **sharded}})
+    assert found is not None
+    assert found["memory_bytes_per_device"] > 4 * found["parameters"] > 4 * 7e9
+
+
 def test_sharding_divides_the_weights() -> None:
     stage = chain("", paper=True)["pretrain"]
     whole = estimate(stage)
@@ -340,7 +348,7 @@ def test_sharding_divides_the_weights() -> None:
     assert whole["memory_bytes_per_device"] > 16 * 7e9
     assert shared["hours"]["A100"] == pytest.approx(whole["hours"]["A100"] / 8)
     assert "(8 x A100)" in shown(shared)["time"]
-    # Evaluation holds the whole model on each device, and autocast keeps copies of the weights in half precision.
+    # Autocast keeps copies of the weights in half precision.
     mixed = estimate({**stage, "trainer": {**stage["trainer"], "precision": "bf16-mixed"}})
     assert mixed is not None
     trained = mixed["trained_parameters"]

@@ -135,10 +135,12 @@ def test_guidance_is_one_scale_or_one_for_each_result():
 
 
 def test_a_ramp_goes_evenly_from_the_first_position_to_the_last():
+    schedules = Guidance(1.3), Guidance([1.3], start=1.1)
+    exact = [one.schedule(1, 64) for one in schedules]
     torch.set_default_dtype(torch.bfloat16)  # as Lightning's bf16-true does
     try:
-        assert Guidance([1.3], start=1.1).schedule(1, 4).dtype == torch.float32
-        assert Guidance(1.3).schedule(1, 4).dtype == torch.float32
+        for one, expected in zip(schedules, exact, strict=True):
+            torch.testing.assert_close(one.schedule(1, 64), expected, rtol=0, atol=0)
     finally:
         torch.set_default_dtype(torch.float32)
     assert Guidance(3.0, start=1.0).schedule(1, 5).tolist() == [[1.0, 1.5, 2.0, 2.5, 3.0]]

@@ -136,8 +136,8 @@ def lettered(options: Iterable[str]) -> str:
 def fields(
     row: Any, names: Sequence[str], where: Path | str, *, texts: Sequence[str] = ()
 ) -> list[Any]:
-    """Return some fields of a row; raises ``DataError`` naming the file where one is missing, or one of ``texts``
-    is none."""
+    """Return some fields of a row; raises ``DataError`` naming the file where one is missing, or where one
+    named in ``texts`` is no text."""
     if not isinstance(row, dict) or any(name not in row for name in names):
         held = ", ".join(row) if isinstance(row, dict) else type(row).__name__
         raise DataError(
