@@ -212,6 +212,14 @@ def test_answers_agree_with_the_pixels_motion() -> None:
                 }
                 other = next(shape for shape in question.choices if shape != question.answer)
                 assert starts[question.answer] < starts[other]
+            elif question.family == "event_order":
+                begins = {
+                    event: {m.start for m in one.motions if m.gerund.startswith(event)}
+                    for event in question.choices
+                }
+                other = next(event for event in question.choices if event != question.answer)
+                assert max(begins[question.answer]) < min(begins[other])
+                assert len(begins[question.answer]) == len(begins[other]) == 1
     assert set(families) == set(CLIP_FAMILIES)
 
 

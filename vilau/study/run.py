@@ -31,7 +31,8 @@ from vilau.study.store import Store, erase, read_json, run_lock, write_atomic
 BUSY = 75
 _POLL_S = 0.1
 _RETRY_BUSY_S = 2.0
-_WARNING = "health, step "
+_TOLD = ("health, step ", "precision: ")
+"""How lines of a run's log begin that its user should see: of the callback ``Health``, of ``vilau.study.precision``."""
 """How the callback `Health` begins what it says."""
 
 
@@ -313,11 +314,11 @@ class Engine:
 
 
 def _warnings(log: Path) -> list[str]:
-    """What the callback ``Health`` said in a run, each once."""
+    """What a run's user should see of its log, each line once."""
     if not log.exists():
         return []
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return list(dict.fromkeys(line for line in lines if line.startswith(_WARNING)))
+    return list(dict.fromkeys(line for line in lines if line.startswith(_TOLD)))
 
 
 def _how(code: int) -> str:

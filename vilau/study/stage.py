@@ -24,6 +24,7 @@ from vilau.study.environment import disk_error, environment_text, versions
 from vilau.study.hyperparameters import log_hyperparameters
 from vilau.study.memory import keep_freed_memory
 from vilau.study.plan import ENGINE_VERSION
+from vilau.study.precision import suited_precision
 from vilau.study.stage_cli import StageCLI
 from vilau.study.store import erase, finished_metrics, run_lock, write_atomic, write_json
 from vilau.study.yaml_reader import YamlFile, read_yaml
@@ -82,6 +83,10 @@ def _run(command: str, file: YamlFile, run_dir: Path) -> int:
     # Deterministic algorithms are asked for by the machine; filling empty tensors costs time and
     # would only hide a read of what was never written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    settings = cli.config.trainer
+    settings.precision, change = suited_precision(settings.precision, settings.accelerator)
+    if change:
+        rank_zero_info(change)
     checkpoint = newest_checkpoint(run_dir / "checkpoints") if command == "fit" else None
     cli.build(
         run_dir,

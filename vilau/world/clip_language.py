@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import random
 
-from vilau.world.clips import DIRECTIONS, MOTIONS, SPEEDS, Clip, Motion
+from vilau.world.clips import DIRECTIONS, GERUNDS, MOTIONS, SPEEDS, Clip, Motion
 from vilau.world.families import DIGITS, Question
 from vilau.world.things import COLOR_NAMES, Thing
 from vilau.world.words import a, listing, noun
 
-CLIP_FAMILIES = ("motion", "direction", "speed", "speed_compare", "temporal", "number", "attribute")
+CLIP_FAMILIES = (
+    "motion", "direction", "speed", "speed_compare", "temporal", "event_order", "number", "attribute",
+)  # fmt: skip
 
 
 def clip_caption(clip: Clip, rng: random.Random) -> str:
@@ -54,7 +56,7 @@ def clip_questions(clip: Clip, rng: random.Random) -> list[Question]:
     found.append(Question("number", "how many things move ?", str(moving), DIGITS[:4]))
     for pair in itertools.combinations(named, 2):
         found += _comparisons(rng.sample(pair, 2))
-    return found
+    return found + _event_orders(clip, rng)
 
 
 def _comparisons(pair: list[tuple[Thing, Motion]]) -> list[Question]:
@@ -68,6 +70,23 @@ def _comparisons(pair: list[tuple[Thing, Motion]]) -> list[Question]:
         text = f"which is faster , the {first.shape} or the {second.shape} ?"
         answer = choices[int(motion2.speed == "fast")]
         found.append(Question("speed_compare", text, answer, choices))
+    return found
+
+
+def _event_orders(clip: Clip, rng: random.Random) -> list[Question]:
+    """What happens first, whichever things do it: of events that begin at one moment each, and not at the same."""
+    starts: dict[str, set[int]] = {}
+    for motion in clip.motions:
+        if motion.kind != "stay":
+            starts.setdefault(GERUNDS[motion.kind], set()).add(motion.start)
+    begins = {event: moments.pop() for event, moments in starts.items() if len(moments) == 1}
+    found = []
+    for pair in itertools.combinations(begins, 2):
+        first, second = rng.sample(pair, 2)
+        if begins[first] != begins[second]:
+            text = f"which starts first , the {first} or the {second} ?"
+            answer = min(first, second, key=begins.__getitem__)
+            found.append(Question("event_order", text, answer, (first, second)))
     return found
 
 

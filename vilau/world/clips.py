@@ -17,14 +17,11 @@ from vilau.world.things import Scene, Thing
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS = {"slow": 1.5, "fast": 4.0}
 """Pixels (of 64) per frame of an 8-frame clip; longer clips move as far in smaller steps."""
-KINDS = ("move", "grow", "shrink", "blink", "stay")
-MOTIONS = (
-    *(f"moving {direction}" for direction in DIRECTIONS),
-    "growing",
-    "shrinking",
-    "blinking",
-    "staying",
-)
+GERUNDS = {
+    "move": "moving", "grow": "growing", "shrink": "shrinking", "blink": "blinking", "stay": "staying",
+}  # fmt: skip
+KINDS = tuple(GERUNDS)
+MOTIONS = (*(f"moving {direction}" for direction in DIRECTIONS), *list(GERUNDS.values())[1:])
 GROWTH = {"grow": 0.5, "shrink": -0.4}
 """Change of the radius over the whole motion, as a share."""
 
@@ -44,9 +41,7 @@ class Motion:
         """One of MOTIONS."""
         if self.kind == "move":
             return f"moving {self.direction}"
-        return {"grow": "growing", "shrink": "shrinking", "blink": "blinking", "stay": "staying"}[
-            self.kind
-        ]
+        return GERUNDS[self.kind]
 
 
 @dataclass(frozen=True)

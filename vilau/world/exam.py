@@ -28,7 +28,9 @@ from vilau.world.scene import Level, Scene, pick
 FORMS = ("probe", "pair", "options", "hint", "open")
 CHOICE_SHARE = 0.5
 """How often each of SEED-Bench's dimensions about clips is asked, where the clip allows it."""
-BETWEEN_FRAMES = ("motion", "direction", "start", "temporal", "speed_compare", "repetition")
+BETWEEN_FRAMES = (
+    "motion", "direction", "start", "temporal", "event_order", "speed_compare", "repetition",
+)  # fmt: skip
 """Families of questions about clips that no single frame answers; but for how fast a thing is, which takes turns."""
 DESCRIBE_CLIP = "describe the clip ."
 LETTER_ENDING = "\nAnswer with the option's letter from the given choices directly."

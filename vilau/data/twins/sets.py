@@ -76,7 +76,9 @@ TWINS: dict[str, Twin] = {
     "world_scienceqa": Twin("scienceqa_img", _fixed(ask_scienceqa)),
     "world_ok_vqa": Twin("ok_vqa", _fixed(ask_okvqa)),
     "world_msvd_qa": _video("msvd_qa", "motion", "direction", "attribute", num_objects=(1, 1)),
-    "world_msrvtt_qa": _video("msrvtt_qa", "motion", "direction", "speed", "temporal", "number"),
+    "world_msrvtt_qa": _video(
+        "msrvtt_qa", "motion", "direction", "speed", "temporal", "event_order", "number"
+    ),
     "world_tgif_qa": _video("tgif_qa", "attribute", "motion", "repetition"),
     "world_activitynetqa": _video("activitynetqa", *CLIP_FAMILIES, "repetition", num_frames=16),
 }
