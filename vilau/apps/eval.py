@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from vilau.apps.common import (
-    DTYPES,
     MODEL_HELP,
+    add_opening,
     add_pictures,
     add_seed,
     at_least_one,
@@ -55,7 +55,8 @@ def add_parser(subparsers: Any) -> None:
         metavar="NAME",
         help="single benchmarks, e.g. pope mme",
     )
-    _add_model(parser)
+    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
+    add_opening(parser)
     parser.add_argument(
         "--world", action="store_true", help="the drawn world's twins; needs no data"
     )
@@ -125,21 +126,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     add_pictures(parser)
     parser.set_defaults(fit=None)  # squash as published; ImageNet's are cropped
     add_seed(parser)
-
-
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
-    parser.add_argument(
-        "--device", help="cpu, cuda, cuda:1 or mps (default: cuda where there is one, else cpu)"
-    )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="number format of the weights (default: as stored)"
-    )
-    parser.add_argument(
-        "--allow-pickle",
-        action="store_true",
-        help="also read weights stored as .bin or .pth, tensors alone",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
