@@ -22,6 +22,7 @@ from vilau.world.clip_sampling import clip_at, sample_clip
 from vilau.world.clips import Clip, Motion, frames, render_clip, thing_at
 from vilau.world.render import render
 from vilau.world.scene import LEVELS, Scene, Thing, held_out
+from vilau.world.words import noun
 
 STAR = Thing("star", "red", "small", "solid", 20.0, 32.0, 4.0)
 
@@ -133,25 +134,30 @@ def test_when_things_start() -> None:
     answers: Counter[str] = Counter()
     for one in clips(150):
         for question in start_questions(one):
-            shape = question.question.split()[3]
-            states = thing_states_of(one, shape)
+            states = thing_states_of(one, name_in(question.question))
             moved = next(frame for frame, state in enumerate(states) if state != states[0])
             assert question.answer == ("first" if moved < 4 else "later")
             assert question.choices == ("first", "later")
             answers[question.answer] += 1
-        asked = {question.question.split()[3] for question in start_questions(one)}
-        shapes = [thing.shape for thing in one.scene.things]
+        asked = {name_in(question.question) for question in start_questions(one)}
+        names = [noun(thing) for thing in one.scene.things]
         acting = {
-            thing.shape
-            for thing, motion in zip(one.scene.things, one.motions, strict=True)
-            if motion.kind != "stay" and shapes.count(thing.shape) == 1
+            name
+            for name, motion in zip(names, one.motions, strict=True)
+            if motion.kind != "stay" and names.count(name) == 1
         }
         assert asked == acting
     assert min(answers[half] for half in ("first", "later")) > 50
 
 
-def thing_states_of(one: Clip, shape: str) -> list[Thing | None]:
-    index = next(i for i, thing in enumerate(one.scene.things) if thing.shape == shape)
+def name_in(question: str) -> str:
+    """Colour and shape, the words after the first ``the``."""
+    words = question.split()
+    return " ".join(words[words.index("the") + 1 :][:2])
+
+
+def thing_states_of(one: Clip, name: str) -> list[Thing | None]:
+    index = next(i for i, thing in enumerate(one.scene.things) if noun(thing) == name)
     return [thing_at(one, index, frame) for frame in range(one.num_frames)]
 
 
@@ -184,10 +190,9 @@ def test_answers_agree_with_the_pixels_motion() -> None:
         for question in asked:
             families[question.family] += 1
             assert question.answer in question.choices
-            words = question.question.split()
             if question.family in ("motion", "direction"):
-                shape = words[words.index("the") + 1]
-                (a, b) = first[shape], last[shape]
+                name = name_in(question.question)
+                (a, b) = first[name], last[name]
                 if question.answer.removeprefix("moving ") in ("left", "right", "up", "down"):
                     towards = {
                         "left": b.x < a.x,
@@ -208,7 +213,7 @@ def test_answers_agree_with_the_pixels_motion() -> None:
                 assert question.answer == str(moves)
             elif question.family == "temporal":
                 starts = {
-                    t.shape: m.start for t, m in zip(one.scene.things, one.motions, strict=True)
+                    noun(t): m.start for t, m in zip(one.scene.things, one.motions, strict=True)
                 }
                 other = next(shape for shape in question.choices if shape != question.answer)
                 assert starts[question.answer] < starts[other]
@@ -225,7 +230,7 @@ def test_answers_agree_with_the_pixels_motion() -> None:
 
 def thing_states(one: Clip, frame: int) -> dict[str, Thing]:
     return {
-        thing.shape: thing_at(one, index, frame) or thing
+        noun(thing): thing_at(one, index, frame) or thing
         for index, thing in enumerate(one.scene.things)
     }
 

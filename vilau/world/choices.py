@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from vilau.world.clip_language import clip_questions
+from vilau.world.clip_language import clip_questions, named_motions
 from vilau.world.clips import DIRECTIONS, Clip, Motion, thing_at
 from vilau.world.families import LOCATIONS, Question, questions_by_family, region
 from vilau.world.scene import Level, pick
@@ -142,20 +142,11 @@ def clip_choice(clip: Clip, rng: random.Random, dimension: str) -> Choice | None
     return _offered(_predictions(clip), rng) if dimension == "prediction" else _procedure(clip, rng)
 
 
-def _lone_motions(clip: Clip) -> list[tuple[int, str, Motion]]:
-    shapes = [thing.shape for thing in clip.scene.things]
-    return [
-        (index, shape, clip.motions[index])
-        for index, shape in enumerate(shapes)
-        if shapes.count(shape) == 1
-    ]
-
-
 def _predictions(clip: Clip) -> list[Question]:
     """Where things are that still move at the end, FRAMES_AHEAD frames later."""
     found = []
     size = clip.scene.image_size
-    for index, shape, motion in _lone_motions(clip):
+    for index, name, motion in named_motions(clip):
         if motion.kind != "move" or motion.end < clip.num_frames:
             continue
         last, before = (thing_at(clip, index, clip.num_frames - back) for back in (1, 2))
@@ -166,14 +157,14 @@ def _predictions(clip: Clip) -> list[Question]:
         inside = all(last.radius <= value <= size - 1 - last.radius for value in (x, y))
         place = region(replace(last, x=x, y=y), size) if inside else None
         if place is not None:
-            text = f"where will the {shape} be next ?"
+            text = f"where will the {name} be next ?"
             found.append(Question("prediction", text, place, LOCATIONS))
     return found
 
 
 def _procedure(clip: Clip, rng: random.Random) -> Choice | None:
     """What happens first: a thing's deed, against what others do later and what nobody does."""
-    busy = [one for one in _lone_motions(clip) if one[2].kind != "stay"]
+    busy = [one for one in named_motions(clip) if one[2].kind != "stay"]
     others = sum(motion.kind != "stay" for motion in clip.motions) - len(busy)
     starts = sorted(motion.start for _, _, motion in busy)
     if others or len(busy) < 2 or starts[0] == starts[1]:
@@ -183,7 +174,7 @@ def _procedure(clip: Clip, rng: random.Random) -> Choice | None:
     done = {deed(motion), deed(later)}
     wrong = rng.sample([verb for verb in _DEEDS if verb not in done], OPTIONS - 2)
     options = [f"the {first} {deed(motion)}", f"the {second} {deed(later)}"]
-    options += [f"the {shape} {verb}" for shape, verb in zip((first, second), wrong, strict=True)]
+    options += [f"the {name} {verb}" for name, verb in zip((first, second), wrong, strict=True)]
     answer = options[0]
     rng.shuffle(options)
     return Choice(Question("procedure", "what happens first ?", answer, tuple(options)))

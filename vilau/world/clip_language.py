@@ -7,7 +7,7 @@ import random
 
 from vilau.world.clips import DIRECTIONS, GERUNDS, MOTIONS, SPEEDS, Clip, Motion
 from vilau.world.families import DIGITS, Question
-from vilau.world.things import COLOR_NAMES, Thing
+from vilau.world.things import COLOR_NAMES
 from vilau.world.words import a, listing, noun
 
 CLIP_FAMILIES = (
@@ -41,17 +41,20 @@ def _does(motion: Motion, num_frames: int) -> str:
 
 def clip_questions(clip: Clip, rng: random.Random) -> list[Question]:
     """All questions about the clip that have one undoubted answer."""
-    named = _named(clip)
+    named = named_motions(clip)
+    shapes = [thing.shape for thing in clip.scene.things]
     found = []
-    for thing, motion in named:
-        name = thing.shape
+    for index, name, motion in named:
         found.append(Question("motion", f"what is the {name} doing ?", motion.gerund, MOTIONS))
         if motion.kind == "move":
             text = f"which way does the {name} move ?"
             found.append(Question("direction", text, motion.direction, tuple(DIRECTIONS)))
             text = f"does the {name} move fast or slow ?"
             found.append(Question("speed", text, motion.speed, tuple(SPEEDS)))
-        found.append(Question("attribute", f"what color is the {name} ?", thing.color, COLOR_NAMES))
+        thing = clip.scene.things[index]
+        if shapes.count(thing.shape) == 1:
+            text = f"what color is the {thing.shape} ?"
+            found.append(Question("attribute", text, thing.color, COLOR_NAMES))
     moving = sum(motion.kind == "move" for motion in clip.motions)
     found.append(Question("number", "how many things move ?", str(moving), DIGITS[:4]))
     for pair in itertools.combinations(named, 2):
@@ -59,15 +62,15 @@ def clip_questions(clip: Clip, rng: random.Random) -> list[Question]:
     return found + _event_orders(clip, rng)
 
 
-def _comparisons(pair: list[tuple[Thing, Motion]]) -> list[Question]:
-    (first, motion1), (second, motion2) = pair
-    choices, found = (first.shape, second.shape), []
+def _comparisons(pair: list[tuple[int, str, Motion]]) -> list[Question]:
+    (_, first, motion1), (_, second, motion2) = pair
+    choices, found = (first, second), []
     if "stay" not in (motion1.kind, motion2.kind) and motion1.start != motion2.start:
-        text = f"which starts first , the {first.shape} or the {second.shape} ?"
+        text = f"which starts first , the {first} or the {second} ?"
         answer = choices[int(motion2.start < motion1.start)]
         found.append(Question("temporal", text, answer, choices))
     if motion1.kind == motion2.kind == "move" and motion1.speed != motion2.speed:
-        text = f"which is faster , the {first.shape} or the {second.shape} ?"
+        text = f"which is faster , the {first} or the {second} ?"
         answer = choices[int(motion2.speed == "fast")]
         found.append(Question("speed_compare", text, answer, choices))
     return found
@@ -95,11 +98,11 @@ def repetition_questions(clip: Clip) -> list[Question]:
     return [
         Question(
             "repetition",
-            f"how many times does the {thing.shape} vanish ?",
+            f"how many times does the {name} vanish ?",
             str((motion.end - motion.start) // 2),
             DIGITS,
         )
-        for thing, motion in _named(clip)
+        for _, name, motion in named_motions(clip)
         if motion.kind == "blink"
     ]
 
@@ -109,20 +112,20 @@ def start_questions(clip: Clip) -> list[Question]:
     return [
         Question(
             "start",
-            f"when does the {thing.shape} start ?",
+            f"when does the {name} start ?",
             "later" if motion.start else "first",
             ("first", "later"),
         )
-        for thing, motion in _named(clip)
+        for _, name, motion in named_motions(clip)
         if motion.kind != "stay"
     ]
 
 
-def _named(clip: Clip) -> list[tuple[Thing, Motion]]:
-    """The things that their shape alone names, and what they do."""
-    shapes = [thing.shape for thing in clip.scene.things]
+def named_motions(clip: Clip) -> list[tuple[int, str, Motion]]:
+    """The things that colour and shape single out, in order: index, name (``red star``) and what they do."""
+    names = [noun(thing) for thing in clip.scene.things]
     return [
-        (thing, motion)
-        for thing, motion in zip(clip.scene.things, clip.motions, strict=True)
-        if shapes.count(thing.shape) == 1
+        (index, name, clip.motions[index])
+        for index, name in enumerate(names)
+        if names.count(name) == 1
     ]
