@@ -51,7 +51,7 @@ from vilau.world.pairs import (
 from vilau.world.questions import questions
 from vilau.world.scene import LEVELS, Scene, Thing, scene_at
 from vilau.world.skill_prompts import can_show, skill_file, skill_prompts
-from vilau.world.words import CORNERS, NUMBER_WORDS, PLURAL
+from vilau.world.words import CORNERS, NUMBER_WORDS, PLURAL, noun
 
 SINGULAR = {plural: shape for shape, plural in PLURAL.items()}
 
@@ -189,15 +189,15 @@ def test_options_about_clips() -> None:
             question = choice.question
             assert len(set(question.choices)) == OPTIONS
             if dimension == "procedure":
-                _, shape, *rest = question.answer.split()
-                number = [t.shape for t in clip.scene.things].index(shape)
+                _, color, shape, *rest = question.answer.split()
+                number = [noun(t) for t in clip.scene.things].index(f"{color} {shape}")
                 assert deed(clip.motions[number]) == " ".join(rest)
                 busy = [m for m in clip.motions if m.kind != "stay"]
                 assert clip.motions[number].start == min(motion.start for motion in busy)
                 assert sum(m.start == clip.motions[number].start for m in busy) == 1
             if dimension == "prediction":
-                shape = question.question.split()[3]
-                number = [t.shape for t in clip.scene.things].index(shape)
+                name = " ".join(question.question.split()[3:5])
+                number = [noun(t) for t in clip.scene.things].index(name)
                 longer = replace(clip.motions[number], end=100)
                 motions = (*clip.motions[:number], longer, *clip.motions[number + 1 :])
                 # Three frames further on; `num_frames` stays, since speeds are said of it.
@@ -320,8 +320,8 @@ def test_how_often_a_thing_vanishes() -> None:
     for index in range(60):
         clip = clip_at("test", index)
         for question in repetition_questions(clip):
-            shape = question.question.split()[5]
-            seen = [any(t.shape == shape for t in scene.things) for scene in frames(clip)]
+            name = " ".join(question.question.split()[5:7])
+            seen = [any(noun(t) == name for t in scene.things) for scene in frames(clip)]
             gone = sum(before and not after for before, after in zip(seen, seen[1:], strict=False))
             assert question.answer == str(gone)
             found += 1
