@@ -123,7 +123,9 @@ def test_evaluation_answers_and_draws(tmp_path):
     assert answers.answers == expected
     assert isinstance(drawings, DrawingOutput)
     later = PromptBatch(["two squares"], ["{}"], [[]], first_index=4)
-    assert torch.equal(module.test_step(later, 0).images[0], drawings.images[1])
+    # The same codes; their pixels may be rounded otherwise in a batch of another size.
+    alone = module.test_step(later, 0).images[0]
+    assert (alone.int() - drawings.images[1].int()).abs().max() <= 1
 
 
 def test_evaluation_draws_with_its_settings(tmp_path):
