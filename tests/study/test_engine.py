@@ -107,11 +107,14 @@ def test_every_run_is_started_once_after_its_inputs(shop: Workshop, tmp_path: Pa
     assert launcher.environments[0]["VILAU_CACHE"] == str((tmp_path / "runs/.data").resolve())
 
 
-def test_what_health_said_in_a_run_is_repeated(shop: Workshop, tmp_path: Path) -> None:
-    said = "Seed set to 0\n 3%\rhealth, step 7: it broke.\nhealth, step 7: it broke.\n"
+@pytest.mark.parametrize("line", ["health, step 7: it broke.", "precision: computed in 32-true"])
+def test_what_a_user_should_see_of_a_run_is_repeated(
+    shop: Workshop, tmp_path: Path, line: str
+) -> None:
+    said = f"Seed set to 0\n 3%\r{line}\n{line}\n"
     made, stream = engine(shop.plan(), tmp_path, FakeLauncher(said=said))
     made.run()
-    assert stream.getvalue().count("  ! health, step 7: it broke.") == len(made.plan.runs)
+    assert stream.getvalue().count(f"  ! {line}") == len(made.plan.runs)
 
 
 def test_a_second_start_trains_nothing(shop: Workshop, tmp_path: Path) -> None:
