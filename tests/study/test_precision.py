@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.study.test_stage import write
-from vilau.study import precision
+from vilau.study import precision, run
 from vilau.study.precision import bfloat16_speed, suited_precision
 from vilau.study.stage import run_stage
 
@@ -50,6 +50,10 @@ def test_cards_are_asked_not_timed(
     )
     for accelerator in ("gpu", "cuda", "auto"):
         assert suited_precision("bf16-mixed", accelerator)[0] == found
+
+
+def test_the_engine_repeats_the_line() -> None:
+    assert precision.SAID in run._TOLD
 
 
 def test_devices_that_are_not_known_keep_what_is_asked() -> None:

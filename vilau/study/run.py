@@ -33,7 +33,6 @@ _POLL_S = 0.1
 _RETRY_BUSY_S = 2.0
 _TOLD = ("health, step ", "precision: ")
 """How lines of a run's log begin that its user should see: of the callback ``Health``, of ``vilau.study.precision``."""
-"""How the callback `Health` begins what it says."""
 
 
 @dataclass
