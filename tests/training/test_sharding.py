@@ -46,9 +46,10 @@ def test_two_ranks_train_as_one_process_with_both_batches(ranks, tmp_path, kind)
     for name in own:
         if name.endswith(("k_proj.bias", "key.bias")):
             continue  # softmax does not see them: their gradient is rounding, which AdamW blows up
-        # AdamW moves an entry by up to the rate a step, whatever its gradient: where that is rounding, so is the move.
-        torch.testing.assert_close(gathered[name], own[name], atol=5e-5, rtol=1e-4)
-        assert (gathered[name] - own[name]).norm() <= 0.01 * own[name].norm() + 1e-6
+        ours, theirs = own[name], gathered[name]
+        if name.endswith("in_proj_bias"):  # queries, keys, values: the same holds for the keys
+            ours, theirs = (torch.cat(one.chunk(3)[::2]) for one in (ours, theirs))
+        torch.testing.assert_close(theirs, ours, atol=1e-5, rtol=1e-4)
     for rank in range(2):
         for ours, theirs in zip(sharded.asked(module), found[rank][kind]["asked"], strict=True):
             torch.testing.assert_close(theirs, ours, atol=0.005, rtol=1e-3)  # a grey level
