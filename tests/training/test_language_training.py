@@ -106,10 +106,14 @@ def evaluation(folder, **changes):
     return Evaluation(str(folder / "model"), **changes).eval()
 
 
-def test_evaluation_answers_and_draws(tmp_path):
+def test_evaluation_answers_and_draws(tmp_path, monkeypatch):
     module = evaluation(tmp_path, guidance_scale=2.0, top_k=10, top_p=0.9, seed=5, max_new_tokens=4)
     questions = QuestionBatch(tiny.images(2), ["what", "how many"], [["a"], ["b"]], ["x", "x"])
     prompts = PromptBatch(["a red circle", "two squares"], ["{}", "{}"], [[], []], first_index=3)
+    drawn, decode = [], module.model.tokenizer.decode
+    monkeypatch.setattr(
+        module.model.tokenizer, "decode", lambda codes: drawn.append(codes) or decode(codes)
+    )
     recorded = toys.Recorder()
     recorded.on_test_batch_end = lambda t, m, out, b, i, d=0: recorded.outputs.append(out)
     trainer = toys.trainer(1, callbacks=[recorded])
@@ -123,8 +127,10 @@ def test_evaluation_answers_and_draws(tmp_path):
     assert answers.answers == expected
     assert isinstance(drawings, DrawingOutput)
     later = PromptBatch(["two squares"], ["{}"], [[]], first_index=4)
-    # The same codes; their pixels may be rounded otherwise in a batch of another size.
     alone = module.test_step(later, 0).images[0]
+    together, again = drawn
+    assert torch.equal(again[0], together[1])
+    # The pixels of the same codes may be rounded otherwise in a batch of another size.
     assert (alone.int() - drawings.images[1].int()).abs().max() <= 1
 
 
