@@ -165,6 +165,35 @@ def test_several_pictures_are_the_frames_of_a_clip_and_none_is_a_question_alone(
     assert model.generate_until([several]) == ["clip: <image>\n<image>\n<image>\nwhich way ?"]
 
 
+def chat(*content: Any) -> Instance:
+    parts = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "image", "url": part}
+        for part in content
+    ]
+    return Instance(("", lambda doc: [{"role": "user", "content": parts}], {}, 0, "t", "test"))
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_pictures_of_a_chat_stand_where_it_has_them_and_are_no_clip(tmp_path: Path) -> None:
+    model, parrot = started("chat", num_frames=4)
+    first, second = picture(10), picture(20)
+    (answer,) = model.generate_until([chat("one:", first, "another:", second, "do they differ ?")])
+    assert answer == "clip: one:\n<image>\nanother:\n<image>\ndo they differ ?"
+    assert parrot.seen[0][0].shape == (2, 3, SIZE, SIZE)
+    assert parrot.seen[0][0][0].mean() < parrot.seen[0][0][1].mean()
+    # Words with marks of their own stay as they are.
+    (answer,) = model.generate_until([chat(first, second, "is <image> as <image> ?")])
+    assert answer == "clip: is <image> as <image> ?"
+    # A video among pictures keeps its marks.
+    path = tmp_path / "clip.gif"
+    first.save(path, save_all=True, append_images=[picture(40 * n) for n in range(1, 6)])
+    mixed = chat("which frame is this ?", first)
+    mixed.args[1](None)[0]["content"].append({"type": "video", "url": str(path)})
+    (answer,) = model.generate_until([mixed])
+    clip = "<vi_start><image><image><image><image><vi_end>"
+    assert answer == f"clip: which frame is this ?\n<image>\n{clip}"
+
+
 @pytest.mark.usefixtures("stand_in")
 def test_videos_of_a_chat_are_read_as_frames(tmp_path: Path) -> None:
     model, parrot = started("chat", num_frames=4)

@@ -4,8 +4,9 @@
 
 lmms-eval hands over requests in two forms. *Chat* (its first choice): ``(context, messages of a document,
 generation settings, document id, task, split)``; *simple* (``--force_simple``): ``(context, generation settings,
-pictures of a document, document id, task, split)``. The classes are made when they are asked for: lmms-eval is
-no dependency of this package.
+pictures of a document, document id, task, split)``. Several pictures of a simple request are frames of one clip,
+as SEED-Bench hands over its videos; a chat says of each whether it is a picture or a video. The classes are made
+when they are asked for: lmms-eval is no dependency of this package.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from vilau.data.media.video import NUM_FRAMES, read_clip
 from vilau.errors import ConfigError, DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.loading import load
-from vilau.models.questions import answers_about
+from vilau.models.questions import answers_about, clip_question
+from vilau.models.vila_u.prompts import IMAGE_MARK
 
 MODEL_ID = "vilau"
 MAX_NEW_TOKENS = 128
@@ -144,19 +146,38 @@ class Answering:
         if self.form == "simple":
             context, settings, to_visual, number, task, split = arguments
             shown = to_visual(self.task_dict[task][split][number])
-            text = context
+            pictures, text = [self._frames(one) for one in shown or ()], context
         else:
             _, to_messages, settings, number, task, split = arguments
-            shown, text = said(to_messages(self.task_dict[task][split][number]))
-        return self._pictures(shown), text, dict(settings)
+            pictures, text = self._chat(to_messages(self.task_dict[task][split][number]))
+        frames = [frame for one in pictures for frame in one]
+        return read_images(frames, self.model.tokenizer.spec.image_size), text, dict(settings)
 
-    def _pictures(self, shown: Sequence[Any]) -> Tensor:
-        """Read pictures as the model does, and videos as their frames."""
-        pictures: list[Any] = []
-        for one in shown or ():
-            is_file = isinstance(one, str)
-            pictures += read_clip(one, num_frames=self.num_frames).frames if is_file else [one]
-        return read_images(pictures, self.model.tokenizer.spec.image_size)
+    def _frames(self, shown: Any) -> Sequence[Any]:
+        """Read a video's frames; a picture is one."""
+        if isinstance(shown, str):
+            return read_clip(shown, num_frames=self.num_frames).frames
+        return [shown]
+
+    def _chat(self, messages: Sequence[dict[str, Any]]) -> tuple[list[Sequence[Any]], str]:
+        """Return what a chat shows and what it asks.
+
+        One picture or video stands before the words. Of several, each stands where the chat has it, so that
+        two pictures are not taken for frames of one clip; words with marks of their own stay as they are.
+        """
+        pictures: list[Sequence[Any]] = []
+        words: list[str] = []
+        marked: list[str] = []
+        for kind, content in said(messages):
+            if kind == "text":
+                words.append(content)
+                marked.append(content)
+                continue
+            pictures.append(self._frames(content) if kind == "video" else [content])
+            marks = clip_question(self.model, "", len(pictures[-1])).strip()
+            marked.append(marks if kind == "video" else IMAGE_MARK)
+        in_order = len(pictures) > 1 and not any(IMAGE_MARK in text for text in words)
+        return pictures, "\n".join(marked if in_order else words)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Not offered: lmms-eval 0.7 scores tuples of this kind wrongly; text goes through lm-eval."""
@@ -172,8 +193,8 @@ class Answering:
         )
 
 
-def said(messages: Sequence[dict[str, Any]]) -> tuple[list[Any], str]:
-    """Return what a chat shows and what it asks.
+def said(messages: Sequence[dict[str, Any]]) -> list[tuple[str, Any]]:
+    """Return the parts of a chat in order: ``text``, ``image`` or ``video``, and what it holds.
 
     Raises:
         DataError: more than one turn, or content of an unknown kind.
@@ -182,17 +203,13 @@ def said(messages: Sequence[dict[str, Any]]) -> tuple[list[Any], str]:
         raise DataError(
             f"a chat of {len(messages)} messages came from lmms-eval; vilau answers chats of one user message."
         )
-    shown: list[Any] = []
-    texts: list[str] = []
+    found = []
     for part in messages[0]["content"]:
         kind = part["type"]
-        if kind == "text":
-            texts.append(part["text"])
-        elif kind in ("image", "video"):
-            shown.append(part["url"])
-        else:
+        if kind not in ("text", "image", "video"):
             raise DataError(f"a message holds {kind}; vilau reads text, image and video.")
-    return shown, "\n".join(texts)
+        found.append((kind, part["text" if kind == "text" else "url"]))
+    return found
 
 
 def cut(answer: str, ends: str | Sequence[str]) -> str:
