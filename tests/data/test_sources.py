@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -344,3 +345,19 @@ def test_every_file_that_decides_the_content_decides_the_copy(kind: str, tmp_pat
     assert find(root).state() == before
     lay(root, {decisive: "another, longer content"})
     assert find(root).state() != before
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.jpg").write_bytes(encoded(picture(0)))
+    (tmp_path / "a.txt").write_text("a thing")
+    listed = os.scandir
+
+    def scandir(folder: str) -> Any:  # the superuser, whom tests may run as, may list every folder
+        if Path(folder).name == "closed":
+            raise PermissionError(13, "Permission denied", folder)
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match="closed may not be listed by this user; give it read"):
+        folder_source(tmp_path)

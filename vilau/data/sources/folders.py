@@ -68,9 +68,18 @@ def folder_source(folder: Path) -> Source:
 
 
 def files_below(folder: str) -> Iterator[str]:
-    """All files in a folder and the folders below it in order of their names, hidden ones left out."""
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
+    """All files in a folder and the folders below it in order of their names, hidden ones left out.
+
+    Raises:
+        DataError: a folder may not be listed.
+    """
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: entry.name)
+    except PermissionError:
+        raise DataError(
+            f"{folder} may not be listed by this user; give it read permission, or move it elsewhere."
+        ) from None
     for entry in entries:
         if entry.name.startswith("."):
             continue
