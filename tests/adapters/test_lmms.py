@@ -174,13 +174,16 @@ def chat(*content: Any) -> Instance:
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_pictures_of_a_chat_stand_where_it_has_them_and_are_no_clip(tmp_path: Path) -> None:
+def test_pictures_between_words_of_a_chat_stand_where_it_has_them(tmp_path: Path) -> None:
     model, parrot = started("chat", num_frames=4)
     first, second = picture(10), picture(20)
     (answer,) = model.generate_until([chat("one:", first, "another:", second, "do they differ ?")])
     assert answer == "clip: one:\n<image>\nanother:\n<image>\ndo they differ ?"
     assert parrot.seen[0][0].shape == (2, 3, SIZE, SIZE)
     assert parrot.seen[0][0][0].mean() < parrot.seen[0][0][1].mean()
+    # Frames before one text are a clip, as in the simple form: lmms-eval's own chat of SEED-Bench's videos.
+    (answer,) = model.generate_until([chat(first, second, "which way ?")])
+    assert answer == "clip: <vi_start><image><image><vi_end>\nwhich way ?"
     # Words with marks of their own stay as they are.
     (answer,) = model.generate_until([chat(first, second, "is <image> as <image> ?")])
     assert answer == "clip: is <image> as <image> ?"

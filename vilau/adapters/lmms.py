@@ -4,9 +4,9 @@
 
 lmms-eval hands over requests in two forms. *Chat* (its first choice): ``(context, messages of a document,
 generation settings, document id, task, split)``; *simple* (``--force_simple``): ``(context, generation settings,
-pictures of a document, document id, task, split)``. Several pictures of a simple request are frames of one clip,
-as SEED-Bench hands over its videos; a chat says of each whether it is a picture or a video. The classes are made
-when they are asked for: lmms-eval is no dependency of this package.
+pictures of a document, document id, task, split)``. Several pictures before one text are frames of one clip in
+both forms, as SEED-Bench hands over its videos; in a chat that has words between them each stands where it is. The
+classes are made when they are asked for: lmms-eval is no dependency of this package.
 """
 
 from __future__ import annotations
@@ -162,13 +162,16 @@ class Answering:
     def _chat(self, messages: Sequence[dict[str, Any]]) -> tuple[list[Sequence[Any]], str]:
         """Return what a chat shows and what it asks.
 
-        One picture or video stands before the words. Of several, each stands where the chat has it, so that
-        two pictures are not taken for frames of one clip; words with marks of their own stay as they are.
+        One picture or video stands before the words, and so do several pictures, as the frames of a clip:
+        lmms-eval makes such a chat of SEED-Bench's videos. Where words stand between them, or a video among
+        them, each stands where the chat has it; words with marks of their own stay as they are.
         """
         pictures: list[Sequence[Any]] = []
         words: list[str] = []
         marked: list[str] = []
+        kinds: list[str] = []
         for kind, content in said(messages):
+            kinds.append(kind)
             if kind == "text":
                 words.append(content)
                 marked.append(content)
@@ -176,7 +179,9 @@ class Answering:
             pictures.append(self._frames(content) if kind == "video" else [content])
             marks = clip_question(self.model, "", len(pictures[-1])).strip()
             marked.append(marks if kind == "video" else IMAGE_MARK)
-        in_order = len(pictures) > 1 and not any(IMAGE_MARK in text for text in words)
+        frames_first = kinds == ["image"] * len(pictures) + ["text"] * len(words)
+        has_marks = any(IMAGE_MARK in text for text in words)
+        in_order = len(pictures) > 1 and not frames_first and not has_marks
         return pictures, "\n".join(marked if in_order else words)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
