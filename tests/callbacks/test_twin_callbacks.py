@@ -4,11 +4,13 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.callbacks.toys import Toy, loader, trainer
 from vilau.callbacks.category_fid import CategoryFID
 from vilau.callbacks.category_judge import CategoryJudge
 from vilau.callbacks.clip_quality import ClipQuality
+from vilau.callbacks.generation_judge import GenerationJudge
 from vilau.callbacks.question_answering import QuestionAnswering
 from vilau.callbacks.skill_scores import SkillScores
 from vilau.errors import DataError
@@ -82,9 +84,11 @@ def test_a_twin_is_scored_beside_its_guessers_and_can_be_scored_again(tmp_path) 
         for kind in batch.baselines
     }
     assert details == {
-        "chance": "baseline: chance, mean of 2 guessers",
-        "ceiling": "baseline: ceiling",
+        "chance": "baseline: chance, mean of 2 guessers; perception 1 of 10 categories, at most 200",
+        "ceiling": "baseline: ceiling; perception 1 of 10 categories, at most 200",
     }
+    assert passport.details == "perception 1 of 10 categories, at most 200"
+    assert not any("cognition" in name for name in values)  # never asked is not 0 points
     path = tmp_path / "predictions" / "world_mme.jsonl"
     kept = [json.loads(line) for line in path.read_text().splitlines()]
     assert kept[2] == {**rows[2], "prompt": "c ?", "prediction": "Yes."}
@@ -125,7 +129,7 @@ def red_star(x: float = 32.0) -> Scene:
     return Scene((Thing("star", "red", "large", "solid", x, 32.0, 10.0),), "grass", 64)
 
 
-def test_skills_are_judged_strictly_beside_random_and_empty_pictures(tmp_path) -> None:
+def test_skills_are_judged_beside_random_and_empty_pictures(tmp_path) -> None:
     has = Requirement("has", {"shape": "star", "color": "red"})
     none = Requirement("count", {"shape": "ring"}, op="==", value=0)
     part = Requirement("part", {"shape": "star"}, {"kind": "dot", "color": "blue"})
@@ -151,6 +155,58 @@ def test_skills_are_judged_strictly_beside_random_and_empty_pictures(tmp_path) -
     assert callback.passports["test/world_genai"].num_samples == 2
     assert callback.passports["test/world_genai_empty_image"].details == "baseline: empty image"
     assert callback.passports["test/world_genai"].features.startswith("drawn-world verifier")
+    # Clean pictures: the strict judge says the same.
+    assert values["test/world_genai_strict"] == values["test/world_genai_strict/advanced"] == 0.5
+    assert values["test/world_genai_strict_soft/negation"] == 0.75
+    assert values["test/world_genai_agreement"] == 1.0
+    assert callback.passports["test/world_genai_strict"].features == (
+        "analysis by synthesis, residual below 0.35"
+    )
+
+
+def blurred(images: torch.Tensor) -> torch.Tensor:
+    """What the verifier was trained to see through, and the renderer would not draw."""
+    padded = F.pad(images.float(), [3] * 4, mode="replicate")
+    return F.conv2d(padded, torch.ones(3, 1, 7, 7) / 49, groups=3).round().to(torch.uint8)
+
+
+def test_the_strict_judge_takes_nothing_malformed(tmp_path) -> None:
+    star = requirements_to_json([Requirement("has", {"shape": "star", "color": "red"})])
+    sharp = pictures(red_star(), red_star())
+    drawn = torch.cat([sharp[:1], blurred(sharp[1:])])
+    world = {"prompts": ["a", "b"], "requirements": [star, star], "skills": [["attribute"]] * 2}
+    genai = PromptBatch(**world, benchmark="world_genai")
+    mjhq = PromptBatch(
+        **world, benchmark="world_mjhq", categories=["attribute"], references=torch.cat([sharp, blurred(sharp)])
+    )  # fmt: skip
+
+    class Blurring(Artist):
+        def rebuild(self, images: torch.Tensor) -> torch.Tensor:
+            return blurred(images)
+
+    callbacks = SkillScores(), CategoryJudge(), GenerationJudge()
+    values = {}
+    for batch in (genai, mjhq):
+        found = trainer(tmp_path, *callbacks).test(
+            Blurring(drawn=drawn), loader(batch), verbose=False
+        )
+        values |= found[0]
+    for name in ("world_genai", "world_mjhq_followed", "world_mjhq_followed_reconstruction"):
+        assert values[f"test/{name}"] == 1.0
+    assert values["test/draw_prompt_exact"] == 1.0
+    assert values["test/world_genai_strict"] == values["test/world_genai_agreement"] == 0.5
+    assert values["test/draw_strict"] == values["test/draw_agreement"] == 0.5
+    assert values["test/world_mjhq_followed_strict/attribute"] == 0.5
+    assert values["test/world_mjhq_followed_real_strict"] == 1.0
+    assert values["test/world_mjhq_followed_real_agreement/attribute"] == 1.0
+    assert values["test/world_mjhq_followed_reconstruction_strict"] == 0.0
+    assert values["test/world_mjhq_followed_random_scene_strict"] == 0.0
+    passport = callbacks[1].passports["test/world_mjhq_followed_reconstruction_strict/attribute"]
+    assert passport.features.startswith("analysis by synthesis")
+    assert passport.details.startswith("ceiling")
+    both = callbacks[2].passports["test/draw_agreement"].features
+    assert both.startswith("drawn-world verifier")
+    assert both.endswith("residual below 0.35")
 
 
 def test_fid_by_category_stands_beside_both_floors(tmp_path) -> None:

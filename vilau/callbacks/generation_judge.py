@@ -19,6 +19,8 @@ class GenerationJudge(JudgingCallback):
     * ``test/draw_prompt_exact``: all that was asked for is there (the headline).
     * ``test/draw_soft``: the share of what was asked for; flatters negation.
     * ``test/draw_color_shape``: the share of the things named by colour and shape that are there.
+    * ``test/draw_strict``: ``draw_prompt_exact`` by the strict judge, who takes nothing that the renderer could not
+      have drawn; ``test/draw_agreement``: the share of drawings of which both judges say the same.
     * ``test/draw/<skill>``: ``draw_prompt_exact`` over the prompts that ask for a skill.
 
     Where the prompts come with real images, each prompt is also judged by a few of these that were
@@ -26,7 +28,7 @@ class GenerationJudge(JudgingCallback):
     ``test/draw_color_shape_chance`` and ``test/draw_chance/<skill>``.
 
     Args:
-        judge: a saved detector's folder; None: the shipped verifier.
+        judge: a saved detector's folder, the verifier; None: the shipped one.
     """
 
     def observe(
@@ -37,7 +39,12 @@ class GenerationJudge(JudgingCallback):
             return False
         self.prompts.update(texts=batch.prompts)
         asked = batch.requirements
-        self._add("_prompt_exact", self.judge.judge(outputs.images, asked), batch)
+        lenient = self.judge.judge(outputs.images, asked)
+        self._add("_prompt_exact", lenient, batch)
+        strict = map(judge_scene, self.strict.parse(outputs.images), asked)
+        found = [(one.exact, other.exact) for one, other in zip(lenient, strict, strict=True)]
+        self.means.update({"draw_strict": [float(exact) for _, exact in found]})
+        self.means.update({"draw_agreement": [float(one == other) for one, other in found]})
         if batch.references is not None:
             real = self.judge.parse(batch.references[: len(asked) + CHANCE_IMAGES])
             # Never its own: a set may hold, at place i, a real image of prompt i.
@@ -62,7 +69,7 @@ class GenerationJudge(JudgingCallback):
         for name, (mean, count) in self.means.compute().items():
             passport = Passport(
                 metric=_measure(name),
-                features=self.judge.name,
+                features=self.judges_of(name),
                 reference=f"prompts {digest}",
                 num_samples=count,
                 details=f"{CHANCE_IMAGES} real images per prompt" if "chance" in name else "",
@@ -74,4 +81,6 @@ class GenerationJudge(JudgingCallback):
 def _measure(name: str) -> str:
     if "soft" in name:
         return "soft score"
+    if "agreement" in name:
+        return "share of drawings of which both judges say the same"
     return f"share of {'named things shown' if 'color_shape' in name else 'prompts satisfied'}"

@@ -1,4 +1,4 @@
-"""GenAI-Bench's twin: which share of the prompts of each skill the drawings satisfy, by the strict rule."""
+"""GenAI-Bench's twin: which share of the prompts of each skill the drawings satisfy, all requirements together."""
 
 from typing import Any
 
@@ -6,10 +6,11 @@ import lightning.pytorch as pl
 
 from vilau.callbacks.judging import JudgingCallback
 from vilau.callbacks.measuring import drawn_for
-from vilau.metrics.drawn_scores import judged_pictures
+from vilau.metrics.judge import Judgement
 from vilau.types import Passport
 
 BENCHMARK = "world_genai"
+BASELINES = ("random scene", "empty image")
 
 
 class SkillScores(JudgingCallback):
@@ -18,13 +19,16 @@ class SkillScores(JudgingCallback):
     * ``test/world_genai``: the share of prompts all of whose requirements hold, the headline;
       ``test/world_genai/<skill>`` likewise, and ``/basic`` and ``/advanced``, which the papers print.
     * ``test/world_genai_soft`` (and ``/<skill>``): the share of requirements that hold; flatters negation.
+    * ``test/world_genai_strict`` and ``..._strict_soft`` (and ``/<skill>``): the same by the strict judge, who takes
+      nothing that the renderer could not have drawn; ``test/world_genai_agreement``: the share of prompts of which
+      both judges say the same.
     * ``test/world_genai_random_scene``, ``test/world_genai_empty_image`` and their ``_soft`` (and ``/<skill>``): what
       real pictures that were not drawn for the prompt, and a picture of nothing, score.
-    * ``test/world_genai_unjudged``: the share of prompts that the judge cannot decide (parts of things); they are
+    * ``test/world_genai_unjudged``: the share of prompts that no judge can decide (parts of things); they are
       in none of the others.
 
     Args:
-        judge: a saved detector's folder; None: the shipped verifier.
+        judge: a saved detector's folder, the verifier; None: the shipped one.
     """
 
     def observe(
@@ -34,14 +38,16 @@ class SkillScores(JudgingCallback):
         if not drawn_for(BENCHMARK, outputs, batch):
             return False
         self.prompts.update(texts=batch.prompts)
-        judged = judged_pictures(self.judge, outputs.images, batch.requirements)
-        for index, found in enumerate(judged):
+        for index, found in enumerate(self.judged(outputs.images, batch.requirements)):
             self.means.update({"_unjudged": [float(found is None)]})
             if found is None:
                 continue
-            self._add("", (float(found.exact), found.soft), batch.skills[index])
+            skills = batch.skills[index]
+            self._add("", _scores(found.lenient), skills)
+            self._add("_strict", _scores(found.strict), skills)
+            self.means.update({"_agreement": [float(found.agree)]})
             for kind, scores in batch.baselines.items():
-                self._add(f"_{kind}", scores[index], batch.skills[index])
+                self._add(f"_{kind}", scores[index], skills)
         return True
 
     def _add(self, kind: str, scores: tuple[float, float], skills: list[str]) -> None:
@@ -54,14 +60,21 @@ class SkillScores(JudgingCallback):
         digest, _ = self.prompts.compute()
         for name, (mean, count) in self.means.compute().items():
             kind = name.split("/")[0].removesuffix("_soft").strip("_").replace("_", " ")
-            soft = name.split("/")[0].endswith("_soft")
             passport = Passport(
-                metric="share of requirements satisfied" if soft else "share of prompts satisfied",
-                features="exact scenes"
-                if kind in ("random scene", "empty image")
-                else self.judge.name,
+                metric=_measure(name.split("/")[0]),
+                features="exact scenes" if kind in BASELINES else self.judges_of(name),
                 reference=f"{BENCHMARK} prompts {digest}",
                 num_samples=count,
-                details=f"baseline: {kind}" if kind and kind != "unjudged" else "",
+                details=f"baseline: {kind}" if kind in BASELINES else "",
             )
             self.report(pl_module, f"{split}/{BENCHMARK}{name}", mean, passport, prog_bar=not name)
+
+
+def _scores(judgement: Judgement) -> tuple[float, float]:
+    return float(judgement.exact), judgement.soft
+
+
+def _measure(name: str) -> str:
+    if name == "_agreement":
+        return "share of prompts of which both judges say the same"
+    return f"share of {'requirements' if name.endswith('_soft') else 'prompts'} satisfied"

@@ -1,30 +1,13 @@
-"""Judgements of drawn pictures and clips by a `SceneJudge`, as the callbacks of the twins report them."""
+"""Scores of drawn clips by a `SceneJudge`, as the callback of VBench's twin reports them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from vilau.metrics.judge import Judgement, SceneJudge, judge_scene
+from vilau.metrics.judge import SceneJudge
 from vilau.world.clip_judge import ClipPrompt, clip_quality, clip_total, judge_clip
-from vilau.world.judge import requirements_from_json
 
-__all__ = ["clip_scores", "judged_pictures", "mean_clip_scores"]
-
-
-def judged_pictures(
-    judge: SceneJudge, images: Tensor, requirements: Sequence[str]
-) -> list[Judgement | None]:
-    """Judge uint8 images ``(B, 3, H, W)`` by their requirements (JSON); None where a part is asked for, which
-    the judge cannot see."""
-    scenes = judge.parse(images)
-    return [
-        None if _hidden(text) else judge_scene(scene, text)
-        for scene, text in zip(scenes, requirements, strict=True)
-    ]
-
-
-def _hidden(text: str) -> bool:
-    return any(requirement.kind == "part" for requirement in requirements_from_json(text))
+__all__ = ["clip_scores", "mean_clip_scores"]
 
 
 def clip_scores(judge: SceneJudge, clip: Tensor, requirements: str) -> dict[str, float]:

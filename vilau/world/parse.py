@@ -39,6 +39,8 @@ _MIN_PIXELS = 5
 """Fewer pixels of a colour propose nothing; 2 on canvases below 64 pixels."""
 _MAX_THINGS = 16
 _NUM_FINALISTS = 12
+MAX_RESIDUAL = 0.35
+"""A thing is accepted when it differs from its re-drawing by less, see ``parse``."""
 
 
 class _Row(NamedTuple):
@@ -194,7 +196,7 @@ class _Picture:
         return True
 
 
-def parse(image: Image, *, rough: bool = False, max_residual: float = 0.35) -> Scene:
+def parse(image: Image, *, rough: bool = False, max_residual: float = MAX_RESIDUAL) -> Scene:
     """Read the scene off an image, uint8 ``(H, W, 3)`` with H = W >= 32.
 
     ``rough`` expects the finer textures of level `hard`. A thing is accepted when the mean absolute
