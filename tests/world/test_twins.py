@@ -40,7 +40,7 @@ from vilau.world.exam import (
     exam_turn,
 )
 from vilau.world.families import Question, region
-from vilau.world.judge import requirements_from_json, requirements_to_json, satisfied
+from vilau.world.judge import Requirement, requirements_from_json, requirements_to_json, satisfied
 from vilau.world.pairs import (
     INVENTED_COLORS,
     PAIR_CATEGORIES,
@@ -411,6 +411,22 @@ def test_movements_are_judged_by_direction_and_speed(num_frames: int) -> None:
     assert judge_clip(falling, ClipPrompt("", "action", (), {"shape": "star"}, "left")) == 0.0
     other = ClipPrompt("", "action", (), {"shape": "ring"}, "left", "")
     assert judge_clip(list(frames(moving("left", "slow"))), other) == 0.0
+
+
+def test_what_moves_must_be_seen_in_every_frame() -> None:
+    right = ClipPrompt("", "action", (), {"shape": "star"}, "right", "slow")
+    shown = list(frames(moving("right", "slow")))
+    empty = [replace(scene, things=()) for scene in shown]
+    assert judge_clip(shown, right) == 1.0
+    # Three steps, then nothing; nothing, then five frames of motion; a gap, over which the pace is a frame's.
+    assert judge_clip([*shown[:4], *empty[4:]], right) == 0.5
+    assert judge_clip([*empty[:3], *shown[3:]], right) == 5 / 8
+    assert judge_clip([*shown[:3], *empty[3:6], *shown[6:]], right) == 5 / 8
+    assert judge_clip(empty, right) == 0.0
+    # What is still counts beside it.
+    grass = replace(right, still=(Requirement("background", word="grass"),))
+    sea = [*shown[:4], *(replace(scene, background="sea") for scene in shown[4:])]
+    assert judge_clip([*sea[:6], *empty[6:]], grass) == 6 / 8 * 6 / 8
 
 
 def test_what_stands_still_must_hold_in_every_frame() -> None:

@@ -2,7 +2,7 @@
 
 A judge sees the scene of every frame: the truth behind a drawn clip, or what a parser found in a generated
 one. What is still must hold in each frame, and the share of frames where it holds is the score; what moves is
-followed from frame to frame.
+followed from frame to frame, and must be seen in each.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,47 +138,62 @@ def clip_prompt(rng: random.Random, dimension: str, level: Level) -> ClipPrompt:
 def judge_clip(scenes: Sequence[Scene], prompt: ClipPrompt) -> float:
     """Return how far a clip does what its prompt asks for, in 0..1.
 
-    The share of frames in which all that is still holds; 0 if what must move does not.
+    The share of frames in which all that is still holds, times the share of frames that show what must move, where it
+    moves as asked; else 0.
     """
-    if prompt.mover is not None and not _moves(scenes, prompt):
-        return 0.0
-    if not prompt.still:
-        return 1.0
-    return float(np.mean([satisfied(scene, prompt.still) for scene in scenes]))
+    moved = 1.0 if prompt.mover is None else _moved(scenes, prompt)
+    if not moved or not prompt.still:
+        return moved
+    return moved * float(np.mean([satisfied(scene, prompt.still) for scene in scenes]))
 
 
-def _moves(scenes: Sequence[Scene], prompt: ClipPrompt) -> bool:
+def _moved(scenes: Sequence[Scene], prompt: ClipPrompt) -> float:
+    """The largest share of frames that show a thing like the mover going the asked way; 0 if none does."""
     assert prompt.mover is not None
     dx, dy = DIRECTIONS[prompt.direction]
     # Speeds are said of 8 frames; a clip of more goes as far in smaller steps.
     scale = scenes[0].scale * 8.0 / len(scenes)
-    for track in tracks(scenes, prompt.mover):
-        along = [
-            ((new.x - old.x) * dx + (new.y - old.y) * dy) / scale for old, new in _steps(track)
-        ]
-        across = [
-            abs((new.x - old.x) * dy + (new.y - old.y) * dx) / scale for old, new in _steps(track)
-        ]
+    shown = 0.0
+    for path in _paths(scenes, prompt.mover):
+        steps = [(i - h, new.x - old.x, new.y - old.y) for (h, old), (i, new) in pairwise(path)]
+        along = [(x * dx + y * dy) / scale for _, x, y in steps]
+        across = [abs(x * dy + y * dx) / scale for _, x, y in steps]
         if sum(along) * 8.0 / len(scenes) < MOVED or sum(along) <= sum(across):
             continue
-        moving = [step for step in along if step > 0.5 * SPEEDS["slow"]]
+        paces = [way / frames for (frames, _, _), way in zip(steps, along, strict=True)]
+        moving = [pace for pace in paces if pace > 0.5 * SPEEDS["slow"]]
         pace = sum(moving) / len(moving) if moving else 0.0
         if prompt.speed in ("", "fast" if pace > BETWEEN_SPEEDS else "slow"):
-            return True
-    return False
+            shown = max(shown, len(path) / len(scenes))
+    return shown
 
 
-def _steps(track: Sequence[Thing]) -> list[tuple[Thing, Thing]]:
-    return list(zip(track, track[1:], strict=False))
+def _paths(scenes: Sequence[Scene], looks: Mapping[str, str]) -> list[list[tuple[int, Thing]]]:
+    """Follow the things that look like ``looks`` from the first frame that shows one, over frames that show none.
+
+    Returns (number of the frame, thing) for each frame in which it was found.
+    """
+    found: list[list[tuple[int, Thing]]] = []
+    for index, scene in enumerate(scenes):
+        like = [t for t in scene.things if all(getattr(t, k) == v for k, v in looks.items())]
+        if not found:
+            found = [[(index, thing)] for thing in like]
+            continue
+        for path in found:
+            last = path[-1][1]
+            same = [t for t in scene.things if (t.shape, t.color) == (last.shape, last.color)]
+            if same:
+                path.append(
+                    (index, min(same, key=lambda t: math.hypot(t.x - last.x, t.y - last.y)))
+                )
+    return found
 
 
-def tracks(scenes: Sequence[Scene], looks: Mapping[str, str] | None = None) -> list[list[Thing]]:
-    """Follow the things of the first frame (those that look like ``looks``) to the nearest of their shape and
-    colour in each next one; a track ends where there is none."""
+def tracks(scenes: Sequence[Scene]) -> list[list[Thing]]:
+    """Follow the things of the first frame to the nearest of their shape and colour in each next one; a track ends
+    where there is none."""
     found = []
     for thing in scenes[0].things if scenes else ():
-        if any(getattr(thing, name) != word for name, word in (looks or {}).items()):
-            continue
         track = [thing]
         for scene in scenes[1:]:
             like = [t for t in scene.things if (t.shape, t.color) == (thing.shape, thing.color)]
