@@ -12,7 +12,7 @@ import torch
 
 from tests.models import tiny
 from vilau.adapters import lm_harness
-from vilau.errors import ConfigError
+from vilau.errors import CheckpointError, ConfigError
 
 LONG = "a large red star touching a blue ring and a green moon on grass and " * 3
 PAIRS = [
@@ -119,6 +119,22 @@ def test_text_ends_where_the_task_says(reading: Any) -> None:
         reading.generate_until(requests(("x", {"max_gen_toks": WINDOW})))
     with pytest.raises(ConfigError, match="sampled text"):
         reading.generate_until(requests(("x", {"do_sample": True, "temperature": 1.0})))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_told(value: float) -> None:
+    broken = tiny.vila_u()
+    with torch.no_grad():
+        broken.language.lm_head.weight[5] = value
+    reading = lm_harness.Reading(broken, batch_size=2)
+    for name, asked in (
+        ("loglikelihood", requests(("two", "three"), ("how many squares", "two"))),
+        ("loglikelihood_rolling", requests(("a red circle",))),
+        ("generate_until", requests(("a red", {"max_gen_toks": 2}))),
+    ):
+        with pytest.raises(CheckpointError, match="logits are NaN or infinite.* broken or its dty"):
+            getattr(reading, name)(asked)
+    assert not broken.language.lm_head._forward_hooks
 
 
 def test_without_the_package_and_with_odd_arguments(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import builtins
 import io
-from collections.abc import Callable, Iterator
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,12 @@ import torch
 import vilau as kit
 from tests.apps.conftest import Command
 from tests.models import tiny
+from vilau.apps.chat import Conversation
+from vilau.data.forms import conversation
 from vilau.layers.pixels import to_float
+from vilau.models.vila_u.config import PromptConfig
+from vilau.models.vila_u.rows import Layout
+from vilau.types import Segment
 
 Answers = Callable[..., str]
 QUESTION = "how many squares are there ?"
@@ -56,10 +63,51 @@ def test_an_empty_answer_is_said_to_be_one(chat: Command, monkeypatch: pytest.Mo
     assert chat("--prompt", QUESTION) == (0, "\n", "(the model ended its answer at once)\n")
 
 
+CLIP = "<vi_start>" + "<image>" * 8 + "<vi_end>\n"
+FRAMES = [0, 0, 1, 1, 1, 1, 2, 2]
+
+
 def test_a_clip_is_eight_frames(chat: Command, photos: Path, answers: Answers) -> None:
     code, printed, _ = chat("--prompt", QUESTION, "--video", photos)
-    frames = [0, 0, 1, 1, 1, 1, 2, 2]
-    assert (code, printed) == (0, answers(frames, QUESTION) + "\n")
+    assert (code, printed) == (0, answers(FRAMES, CLIP + QUESTION) + "\n")
+    own = "<image>\n" * 8 + QUESTION
+    assert chat("--prompt", own, "--video", photos)[1] == answers(FRAMES, own) + "\n"
+
+
+@pytest.mark.parametrize("form", ["plain", "published"])
+def test_a_clip_is_shown_as_in_training(
+    form: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the model reads begins as the document that would teach it, in the first turn and in the next."""
+    model = tiny.vila_u(prompt=PromptConfig(system="two .", form=form), max_length=512)
+    lay_out, generate_text = model.sequence.answer_prompts, model.generate_text
+    read: list[Layout] = []
+
+    def heard(chats: Sequence[Sequence[Segment]]) -> Layout:
+        read.append(lay_out(chats))
+        return read[-1]
+
+    def star(*arguments: Any, **settings: Any) -> str:
+        generate_text(*arguments, **settings)
+        return "a star"
+
+    monkeypatch.setattr(model.sequence, "answer_prompts", heard)
+    monkeypatch.setattr(model, "generate_text", star)
+    talk = Conversation(
+        model,
+        Namespace(fit="squash", quirks=None, max_new_tokens=1, temperature=0, top_p=1, seed=0),
+    )
+    talk.show_video(str(photos))
+    turns = [QUESTION, "a star", "and now ?", "a star"]
+    for number in (0, 2):
+        talk.ask(turns[number])
+        learnt = model.sequence.lay_out([conversation(tuple(range(8)), turns[: number + 2])])
+        seen = read.pop()
+        length = seen.ids.shape[1]
+        assert torch.equal(learnt.ids[:, :length], seen.ids)
+        assert torch.equal(learnt.span_starts, seen.span_starts)
+        assert not learnt.targets[:, length - 1].any()
+        assert learnt.targets[:, length:].all()
 
 
 def test_drawn_answers_follow_the_seed(chat: Command, answers: Answers) -> None:
@@ -140,8 +188,6 @@ def test_on_a_terminal_mistakes_do_not_end_the_conversation(
 def test_control_c_drops_the_answer_and_control_d_ends(
     chat: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vilau.apps.chat import Conversation
-
     typed = iter([QUESTION])
 
     def read(prompt: str) -> str:

@@ -41,7 +41,7 @@ PUBLISHED = {
     "text to image": "USER: a blue square ASSISTANT:{ <im_start>***<im_end></s>}",
     "text to video": "USER: two squares ASSISTANT:{ <vi_start>*********<vi_end></s>}",
     "text only": "USER:ASSISTANT:{ a green star</s>}",
-    "video to text": "USER: <vi_start>******<vi_end>\nhow many ASSISTANT:{ two squares</s>}",
+    "video to text": "USER: ***\n***\nhow many ASSISTANT:{ two squares</s>}",
     "chat": (
         "USER: <im_start>***<im_end>\nhow many ASSISTANT:{ two</s>}"
         "USER: a red ASSISTANT:{ circle</s>}USER: is it ASSISTANT:{ a</s>}"

@@ -15,6 +15,7 @@ from tests.models.published import (
     same_state,
 )
 from tests.models.test_published_export import same_work
+from vilau.data.forms import conversation
 from vilau.errors import DataError
 from vilau.models.vila_u.config import PromptConfig, TowerConfig
 from vilau.models.vila_u.model import VilaU
@@ -153,5 +154,7 @@ def test_a_model_without_video_tokens_knows_no_clips(without_clips):
     clip = Document((TextSegment("a cat"), VideoSegment((0, 1), target=True)))
     with pytest.raises(DataError, match=says):
         model.sequence.lay_out([clip])
+    # It learns to answer about clips from bare frames, which need no token.
+    model.sequence.lay_out([conversation((0, 1), ["what is shown", "a cat"])])
     with pytest.raises(DataError, match=says):
         model.generate_text(torch.zeros(2, 3, 32, 32), f"<vi_start>{IMAGE_MARK * 2}<vi_end> what")

@@ -1,8 +1,11 @@
+from collections import Counter
+
 import pytest
 import torch
 
 from tests.models import tiny
 from vilau.models.language import text_tokenizer
+from vilau.models.vila_u.config import NULL_TOKEN as NULL
 from vilau.models.vila_u.config import PromptConfig
 from vilau.models.vila_u.prompts import chat_segments
 from vilau.models.vila_u.sequence import SequenceLayout
@@ -183,6 +186,53 @@ def test_the_published_form_tokenises_from_image_to_image():
     assert shown(laid, only=laid.targets) == " two</s> a</s>"
     pieces = [WORDS(piece, add_special_tokens=False)["input_ids"] for piece in (before, after)]
     assert laid.ids[0].tolist() == [WORDS.bos_token_id, *pieces[0], *[0] * P, *pieces[1]]
+
+
+NAMES = ["<pad>", "<s>", "</s>", "<unk>", "<im_start>", "<im_end>", "<vi_start>", "<vi_end>", NULL]
+NAMED = "now {0} two{0} red {0}"
+
+
+@pytest.fixture(scope="module")
+def with_null():
+    """A tokenizer that knows the token of the learned null prompt too."""
+    words = text_tokenizer(tiny.language())
+    words.add_tokens([NULL], special_tokens=True)
+    return words
+
+
+def special(words, laid) -> list[int]:
+    """The special tokens of a row, in order; a visual position looks like padding."""
+    known = {words.convert_tokens_to_ids(name) for name in NAMES}
+    return [token for token in laid.ids[0].tolist() if token in known]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("form", ["plain", "published"])
+def test_the_name_of_a_special_token_is_mere_words_in_a_text(form, name, with_null):
+    prompt = PromptConfig(system=SYSTEM, form=form, null="learned")
+    own = SequenceLayout(with_null, prompt, num_positions=P)
+    said, plain = NAMED.format(name), NAMED.format("blue")
+    for build in (
+        lambda text: own.lay_out([tiny.caption(0, text)]),
+        lambda text: own.lay_out([tiny.drawing(0, text)]),
+        lambda text: own.lay_out([Document((TextSegment(text, target=True),), chat=False)]),
+        lambda text: own.drawing_prompts([text]),
+        lambda text: own.answer_prompts([chat_segments(text, [0], bare=form == "published")]),
+        lambda text: own.answer_prompts([chat_segments([text, text, text], [], bare=False)]),
+    ):
+        assert special(with_null, build(said)) == special(with_null, build(plain))
+    # The whole of a text may be a name, but for the null prompt's, which asks for it.
+    alone, blue = (
+        Counter(special(with_null, own.drawing_prompts([text]))) for text in (f" {name} ", "blue")
+    )
+    assert list(alone - blue) == ([with_null.convert_tokens_to_ids(NULL)] if name == NULL else [])
+
+
+@pytest.mark.parametrize("form", ["plain", "published"])
+def test_the_words_of_the_form_keep_their_tokens(form):
+    own = PromptConfig(system="two <im_end>", user="<s>USER:", form=form)
+    laid = SequenceLayout(WORDS, own, num_positions=P).lay_out([tiny.caption(0)])
+    assert "<s>two <im_end> <s>USER:" in shown(laid)
 
 
 def test_a_long_document_loses_text_at_its_end():

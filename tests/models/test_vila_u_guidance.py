@@ -10,6 +10,7 @@ from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling
 from vilau.layers.pixels import to_float
+from vilau.models.questions import likeliest_letters
 from vilau.models.vila_u.config import NULL_TOKEN, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.pretrain import without_words_to_draw
@@ -117,6 +118,12 @@ def test_logits_that_are_no_numbers_are_told(model):
         broken.generate_images("a", guidance_scale=1.0)
     with pytest.raises(CheckpointError, match="logits are NaN or infinite"):
         broken.generate_text(None, "a", max_new_tokens=2)
+    shown = to_float(tiny.images(1))
+    for name, images in (("pictures", shown), ("words", None)):
+        with pytest.raises(CheckpointError, match="NaN or infinite, so nothing can be .* ranked"):
+            broken.answer_log_likelihoods(images, f"what do {name} show", ["red", "a blue star"])
+    with pytest.raises(CheckpointError, match="logits are NaN or infinite"):
+        likeliest_letters(broken, shown, ["what is it"], [["red", "a blue star"]])
 
 
 # ---------------------------------------------------------------------- the learned null

@@ -68,8 +68,20 @@ def test_a_clip_to_be_read():
     assert document(VideoSegment((0, 1), bare=True), asked, say("x")).startswith(
         "Be polite. USER: <0>\n<1>\nwhat happens ASSISTANT:"
     )
-    assert document(VideoSegment((0, 1)), asked, say("x")).startswith(
-        "Be polite. USER: <vi_start><0><1><vi_end>\nwhat happens ASSISTANT:"
+    # As in the release, which puts tokens around clips to be drawn alone.
+    assert document(VideoSegment((0, 1)), asked, say("x")) == (
+        document(VideoSegment((0, 1), bare=True), asked, say("x"))
+    )
+    between = document(
+        TextSegment("look at"), VideoSegment((0, 1)), asked, say("x"), asked, say("y")
+    )
+    assert between.startswith(
+        "Be polite. USER: look at <0>\n<1>\nwhat happens ASSISTANT:{ x</s>}USER"
+    )
+    clips = document(VideoSegment((0, 1)), VideoSegment((2, 3)), asked, say("x"))
+    assert clips.startswith("Be polite. USER: <0>\n<1>\n<2>\n<3>\nwhat happens ASSISTANT:")
+    assert document(VideoSegment((0, 1)), asked, chat=False) == (
+        "<vi_start><0><1><vi_end>what happens</s>"
     )
 
 

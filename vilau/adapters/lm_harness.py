@@ -10,7 +10,8 @@ at the context's end belonging to the continuation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from vilau.errors import ConfigError
+from vilau.models.finite import FiniteLogits
 from vilau.models.loading import load
 
 MAX_NEW_TOKENS = 256
@@ -66,7 +68,10 @@ class Reading:
         self.max_length = min(int(max_length or known), known)
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
-        """Return for each (context, continuation) its log-probability and whether it is the greedy text."""
+        """Return for each (context, continuation) its log-probability and whether it is the greedy text.
+
+        This and the other two raise ``CheckpointError`` when the model's logits are no numbers.
+        """
         return self._scores([self._pair(*request.args) for request in requests])
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
@@ -135,9 +140,10 @@ class Reading:
         lengths = torch.tensor([len(row) for row in rows], device=device)
         mask = torch.arange(ids.shape[1], device=device) < lengths[:, None]
         logits = self.language(input_ids=ids, attention_mask=mask.long()).logits
-        scored = []
+        scored, finite = [], FiniteLogits()
         for row, length, (_, after) in zip(logits, lengths.tolist(), pairs, strict=True):
-            scored.append(_score(row[:length], after))
+            scored.append(_score(finite(row[:length]), after))
+        finite.check()
         return scored
 
     def _continued(self, context: str, settings: dict[str, Any]) -> str:
@@ -157,15 +163,30 @@ class Reading:
             )
         tokens = (self._tokens(context) or [self._prefix])[-room:]
         ids = torch.tensor([tokens], device=self.language.device)
-        out = self.language.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
-            num_beams=1, eos_token_id=self.words.eos_token_id, pad_token_id=self.words.eos_token_id,
-            tokenizer=self.words, **({"stop_strings": ends} if ends else {}),
-        )  # fmt: skip
+        with self._only_numbers():
+            out = self.language.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=limit, do_sample=False,
+                num_beams=1, eos_token_id=self.words.eos_token_id, pad_token_id=self.words.eos_token_id,
+                tokenizer=self.words, **({"stop_strings": ends} if ends else {}),
+            )  # fmt: skip
         text = str(self.words.decode(out[0, len(tokens) :], skip_special_tokens=True))
         for end in ends:
             text = text.split(end)[0] if end else text
         return text
+
+    @contextmanager
+    def _only_numbers(self) -> Iterator[None]:
+        """Raise ``CheckpointError`` where the language model's logits inside were not all numbers."""
+        finite = FiniteLogits()
+        # Before transformers' own processors, which put -inf where a token is forbidden.
+        heard = self.language.get_output_embeddings().register_forward_hook(
+            lambda _module, _inputs, logits: finite(logits)
+        )
+        try:
+            yield
+        finally:
+            heard.remove()
+        finite.check()
 
 
 def _score(logits: Tensor, after: Sequence[int]) -> tuple[float, bool]:

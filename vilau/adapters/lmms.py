@@ -23,7 +23,7 @@ from vilau.data.media.video import NUM_FRAMES, read_clip
 from vilau.errors import ConfigError, DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.loading import load
-from vilau.models.questions import answers_about, clip_question
+from vilau.models.questions import answers_about, clip_marks
 from vilau.models.vila_u.prompts import IMAGE_MARK
 
 MODEL_ID = "vilau"
@@ -177,8 +177,8 @@ class Answering:
                 marked.append(content)
                 continue
             pictures.append(self._frames(content) if kind == "video" else [content])
-            marks = clip_question(self.model, "", len(pictures[-1])).strip()
-            marked.append(marks if kind == "video" else IMAGE_MARK)
+            clip = kind == "video"
+            marked.append(clip_marks(self.model, len(pictures[-1])).strip() if clip else IMAGE_MARK)
         frames_first = kinds == ["image"] * len(pictures) + ["text"] * len(words)
         has_marks = any(IMAGE_MARK in text for text in words)
         in_order = len(pictures) > 1 and not frames_first and not has_marks

@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vilau.apps.common import (
     add_model,
@@ -43,8 +43,8 @@ def add_parser(subparsers: Any) -> None:
         "chat",
         "ask a model about images, a clip, or in words alone",
         more="With --prompt one answer is printed. Without it a conversation begins: on a terminal with "
-        f"the commands {HELP}; from a pipe each line is a turn. {MARK} in a text says where an image "
-        "stands; without it the images come first.",
+        f"the commands {HELP}; from a pipe each line is a turn. {MARK} in a text says where an image, or "
+        "a frame of a clip, stands; without it images and clips come first.",
         example='vilau chat runs/quickstart/aligned/finetune --image a.png --prompt "what is it ?"',
     )
     add_model(parser)
@@ -75,6 +75,13 @@ def add_parser(subparsers: Any) -> None:
     add_pictures(parser)
 
 
+class Attached(NamedTuple):
+    """Images that wait for the next question, or the frames of one clip."""
+
+    images: Tensor
+    clip: bool = False
+
+
 class Conversation:
     """A model, the images it was shown, and what was said."""
 
@@ -87,20 +94,20 @@ class Conversation:
         """Forget all turns and images."""
         self.turns: list[str] = []
         self.shown: list[Tensor] = []
-        self.fresh: list[Tensor] = []
+        self.fresh: list[Attached] = []
 
     def show_images(self, paths: Sequence[str]) -> int:
         """Attach images to the next turn; returns how many."""
         files = find_images(paths)
         args = self.args
         images = read_for(self.model, files, self.size, args.fit, args.quirks)
-        self.fresh.append(images)
+        self.fresh.append(Attached(images))
         return len(images)
 
     def show_video(self, path: str) -> int:
         """Attach the frames of a clip to the next turn; returns how many."""
         frames = read_frames(self.model, Path(path).expanduser(), self.size, self.args)
-        self.fresh.append(frames)
+        self.fresh.append(Attached(frames, clip=True))
         return len(frames)
 
     def ask(self, text: str, on_token: Callable[[str], None] | None = None) -> str:
@@ -114,7 +121,7 @@ class Conversation:
         import torch
 
         text = self._marked(text)
-        images = [*self.shown, *self.fresh]
+        images = [*self.shown, *(one.images for one in self.fresh)]
         answer = self.model.generate_text(
             torch.cat(images) if images else None,
             [*self.turns, text] if self.turns else text,
@@ -129,17 +136,23 @@ class Conversation:
         return answer
 
     def _marked(self, text: str) -> str:
-        """Give every attached image its mark, since a later turn must know which images are its own."""
-        attached = sum(len(images) for images in self.fresh)
+        """Give all that is attached its marks, since a later turn must know which images are its own."""
+        attached = sum(len(one.images) for one in self.fresh)
         marks = text.count(MARK)
         if not marks:
-            return f"{MARK}\n" * attached + text
+            return "".join(self._marks(one) for one in self.fresh) + text
         if marks != attached:
             raise DataError(
                 f"the text holds {marks} {MARK} marks, but {attached} images are attached; write one mark "
                 "per image, or none."
             )
         return text
+
+    def _marks(self, one: Attached) -> str:
+        from vilau.models.questions import clip_marks
+
+        count = len(one.images)
+        return clip_marks(self.model, count) if one.clip else f"{MARK}\n" * count
 
 
 def run(args: argparse.Namespace) -> int:

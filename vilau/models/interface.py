@@ -249,6 +249,7 @@ class UnifiedModel(nn.Module, ABC):
 
         Raises:
             DataError: an answer is empty, or does not fit the model with its question.
+            CheckpointError: the model's logits are no numbers.
         """
 
     @abstractmethod

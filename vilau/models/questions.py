@@ -12,18 +12,23 @@ from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START
 from vilau.types import LETTERS
 
 
-def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
-    """Put the marks of a clip's frames before a question, as the model was trained to see them.
+def clip_marks(model: UnifiedModel, num_frames: int) -> str:
+    """Return the marks of a clip's frames and the line break after them, as the model was trained to see them.
 
-    A published checkpoint sees one mark a line; a model of this kit sees frames between the tokens that
-    begin and end a clip. A question with marks of its own, for pictures here and there, stays as it is.
+    In the published form one mark a line; else the frames stand between the tokens that begin and end a clip.
     """
-    if IMAGE_MARK in question:
-        return question
     prompt: Any = getattr(model, "prompt", None)
     if prompt is not None and prompt.form == "published":
-        return f"{IMAGE_MARK}\n" * num_frames + question
-    return f"{VIDEO_START}{IMAGE_MARK * num_frames}{VIDEO_END}\n{question}"
+        return f"{IMAGE_MARK}\n" * num_frames
+    return f"{VIDEO_START}{IMAGE_MARK * num_frames}{VIDEO_END}\n"
+
+
+def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
+    """Put the marks of a clip's frames before a question, see ``clip_marks``.
+
+    A question with marks of its own, for pictures here and there, stays as it is.
+    """
+    return question if IMAGE_MARK in question else clip_marks(model, num_frames) + question
 
 
 def answers_about(

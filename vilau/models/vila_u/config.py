@@ -144,7 +144,8 @@ class PromptConfig:
     assistant: str = "ASSISTANT:"
     form: str = "plain"
     """How a turn becomes tokens. ``published``: the release's strings, tokenised from image to image; an
-    image to be read stands bare in a prompt, with a line break after it. ``plain``: every piece by itself,
+    image to be read stands bare in a prompt, with a line break after it, and so does each frame of a clip, in
+    training as in prompts. ``plain``: every piece by itself,
     images always between their tokens, no line breaks and no lone spaces (shorter, for small models)."""
     null: str = "prompt"
     """What a dropped caption leaves, in training as in the unconditional rows of guidance. ``prompt``: a turn

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, LlamaForCausalLM
 
-from vilau.errors import CheckpointError, ConfigError, DataError
+from vilau.errors import ConfigError, DataError
 from vilau.generation.engine import draw_positions, write_tokens
 from vilau.generation.guidance import Guidance, guide
 from vilau.generation.sampling import row_uniforms
 from vilau.generation.text import TextStream, decode_tokens
+from vilau.models.finite import FiniteLogits
 from vilau.models.interface import Progress
 from vilau.models.vila_u.parts import Parts, embedded
 from vilau.models.vila_u.prompts import IMAGE_START, chat_segments
@@ -92,27 +93,6 @@ def draw_codes(
     )
     finite.check()
     return codes
-
-
-class FiniteLogits:
-    """Passes logits on and remembers whether all were numbers, without waiting for the device."""
-
-    def __init__(self) -> None:
-        self.broken: Tensor | None = None
-
-    def __call__(self, logits: Tensor) -> Tensor:
-        """Take a look at ``logits`` and return them."""
-        broken = ~logits.isfinite().all()
-        self.broken = broken if self.broken is None else self.broken | broken
-        return logits
-
-    def check(self) -> None:
-        """Raise ``CheckpointError`` if some were not."""
-        if self.broken is not None and bool(self.broken):
-            raise CheckpointError(
-                "the model's logits are NaN or infinite, so there is nothing to draw from; its weights are "
-                "broken or its dtype too narrow: load it in float32 or bfloat16, or take another checkpoint."
-            )
 
 
 def repeated(prompts: str | Sequence[str], count: int, *, name: str) -> list[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.layers.attention import LEAN
 from vilau.layers.isolation import WITH_MASK, isolating_arguments
+from vilau.models.finite import FiniteLogits
 from vilau.models.interface import LossTerms
 from vilau.models.vila_u.parts import Parts, embedded
 from vilau.models.vila_u.sequence import Layout
@@ -51,7 +52,7 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     """Mean log-probability of the last answer of each document, its end included, float32 ``(documents,)``.
 
     All documents begin with the same images, or none has any; these are read once where the attention kernel takes a
-    mask. Raises ``DataError`` for a document that is too long.
+    mask. Raises ``DataError`` for a document that is too long, ``CheckpointError`` when the logits are no numbers.
     """
     shared = model.language.model.config._attn_implementation in WITH_MASK
     (layout,) = model.sequence.lay_out_in(1, batch.documents, share_images=shared)
@@ -67,7 +68,9 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     weighed = owners >= 0
     owners, rows, columns = owners[weighed], here.text_rows[weighed], here.text_columns[weighed]
     hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
-    logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
+    finite = FiniteLogits()
+    logits = finite(model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1]))
+    finite.check()
     loss = F.cross_entropy(logits.float(), here.ids[rows, columns], reduction="none")
     counts = owners.bincount(minlength=len(batch.documents))
     return -loss.new_zeros(len(counts)).index_add_(0, owners, loss) / counts

@@ -87,6 +87,16 @@ def _joined(segments: Sequence[Segment], *, chat: bool) -> list[Part]:
     return _stripped(parts) if chat else parts
 
 
+def between_tokens(segment: ImageSegment | VideoSegment, *, chat: bool) -> bool:
+    """Whether an image or a clip stands between the tokens that begin and end one (reference 3.2).
+
+    In a chat a clip that is read does not, but its frames stand bare: the release learns to answer about clips so,
+    and asks so.
+    """
+    read = chat and isinstance(segment, VideoSegment) and not segment.target
+    return not (read or segment.bare)
+
+
 def _gap(before: Segment, segment: Segment, *, chat: bool) -> str:
     """White space that the published loader puts between two segments, unless they bring their own."""
     if isinstance(segment, TextSegment):
@@ -99,7 +109,7 @@ def _gap(before: Segment, segment: Segment, *, chat: bool) -> str:
         return ""
     if isinstance(before, TextSegment):
         return "" if segment.bare or before.text[-1].isspace() else " "
-    return "\n" if segment.bare else "\n "
+    return "\n " if between_tokens(segment, chat=chat) else "\n"
 
 
 def _shown(segment: Segment, *, chat: bool) -> list[Part]:
@@ -108,11 +118,11 @@ def _shown(segment: Segment, *, chat: bool) -> list[Part]:
         return [Words(segment.text, target)]
     if isinstance(segment, ImageSegment):
         place = Place(segment.index, target)
-        if segment.bare:
+        if not between_tokens(segment, chat=chat):
             return [place]
         return [Words(IMAGE_START, target), place, Words(IMAGE_END, target)]
     frames = [Place(index, target) for index in segment.indices]
-    if not segment.bare:
+    if between_tokens(segment, chat=chat):
         return [Words(VIDEO_START, target), *frames, Words(VIDEO_END, target)]
     lines: list[Part] = [frames[0]]
     for frame in frames[1:]:
@@ -203,7 +213,8 @@ def marked_segments(
     """Cut a text at its marks for images and clips, which take their indices from ``images``.
 
     ``<image>`` between ``<im_start>`` and ``<im_end>``, or several between ``<vi_start>`` and ``<vi_end>``, are
-    an image or a clip between its tokens. White space stays as it is.
+    an image or a clip between its tokens (in the published form a clip that is read loses these, see
+    ``between_tokens``). White space stays as it is.
     """
     segments: list[Segment] = []
     for piece in _MARKS.split(text):

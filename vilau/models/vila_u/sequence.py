@@ -3,12 +3,16 @@
 B rows, T tokens, P visual positions per image, n image spans.
 """
 
+import re
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from vilau.errors import ConfigError, DataError
+from vilau.models.sizes import SPECIAL_TOKENS
 from vilau.models.vila_u.config import PromptConfig
 from vilau.models.vila_u.prompts import (
     IMAGE_END,
@@ -19,6 +23,7 @@ from vilau.models.vila_u.prompts import (
     Place,
     Turn,
     Words,
+    between_tokens,
     chat_parts,
     document_parts,
     open_turns,
@@ -67,11 +72,34 @@ class SequenceLayout:
             )
         return found
 
-    def _check_marks(self, segments: Sequence[Segment]) -> None:
+    def _check_marks(self, segments: Sequence[Segment], *, chat: bool = False) -> None:
         """Raise ``DataError`` for a missing token that would be spelt out instead."""
         for segment in segments:
-            if not isinstance(segment, TextSegment) and not segment.bare:
+            if not isinstance(segment, TextSegment) and between_tokens(segment, chat=chat):
                 self.token(IMAGE_START if isinstance(segment, ImageSegment) else VIDEO_START)
+
+    def _spelt(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Return segments whose texts name no special token: a space after its first letter makes it mere letters.
+
+        Else a caption with ``</s>`` would end its answer. Only the null prompt keeps its token.
+        """
+        return [
+            replace(segment, text=self._names.sub(_apart, segment.text))
+            if isinstance(segment, TextSegment)
+            and self._names.search(segment.text)
+            and segment.text.strip() != self.prompt.null_words
+            else segment
+            for segment in segments
+        ]
+
+    @cached_property
+    def _names(self) -> re.Pattern[str]:
+        """Finds the names of special tokens in a text."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        # A checkpoint's own files may have forgotten that these are special.
+        special = {t.content for t in added if t.special or t.content in SPECIAL_TOKENS}
+        names = special | set(self.tokenizer.all_special_tokens)
+        return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
 
     def opening(self) -> list[int]:
         """Ids every row starts with: BOS."""
@@ -163,14 +191,16 @@ class SequenceLayout:
     def _row(self, document: Document) -> Row:
         row = Row()
         row.text(self.opening())
+        segments = self._spelt(document.segments)
         if self._published:
-            self._check_marks(document.segments)
-            self._write(row, document_parts(document, self.prompt, end=self.tokenizer.eos_token))
+            self._check_marks(segments, chat=document.chat)
+            said = replace(document, segments=tuple(segments))
+            self._write(row, document_parts(said, self.prompt, end=self.tokenizer.eos_token))
             return row
         if document.chat:
-            self._chat(row, turns(document.segments), system=document.system)
+            self._chat(row, turns(segments), system=document.system)
         else:
-            for segment in document.segments:
+            for segment in segments:
                 self._segment(row, segment)
         return row.without_targets() if document.masked else row
 
@@ -179,14 +209,17 @@ class SequenceLayout:
     def drawing_prompts(self, prompts: Sequence[str], *, start: str = IMAGE_START) -> Layout:
         """Left-padded rows that end in ``start``; an empty prompt is the null prompt."""
         self.token(start)
-        rows = [self._prompt([([TextSegment(prompt)], [])], after=start) for prompt in prompts]
+        rows = [
+            self._prompt([(self._spelt([TextSegment(prompt)]), [])], after=start)
+            for prompt in prompts
+        ]
         return padded(rows, self.num_positions, left=True)
 
     def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
         """Left-padded rows of chats that end in the assistant's mark, ready for the answer."""
         for chat in chats:
             self._check_marks(chat)
-        rows = [self._prompt(open_turns(chat)) for chat in chats]
+        rows = [self._prompt(open_turns(self._spelt(chat))) for chat in chats]
         return padded(rows, self.num_positions, left=True)
 
     def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> Row:
@@ -270,3 +303,7 @@ class SequenceLayout:
             row.image(index, self.num_positions, target=segment.target)
         if not segment.bare:
             row.text([self.token(end)], target=segment.target)
+
+
+def _apart(name: re.Match[str]) -> str:
+    return f"{name[0][0]} {name[0][1:]}"
