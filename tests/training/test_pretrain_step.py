@@ -1,5 +1,7 @@
 """What an optimiser step of pretraining is the gradient of, however it is spread out."""
 
+import warnings
+
 import pytest
 import torch
 
@@ -195,10 +197,92 @@ def test_captions_of_all_parts_are_dropped_before_the_first(tmp_path):
     assert 0 < sum(map(sum, seen)) < 24
 
 
-def test_documents_that_are_dropped_or_cut_are_logged(tmp_path):
-    module = toys.pretraining(tmp_path, caption_dropout=0.0)
+LONG = [tiny.drawing(0, "red " * 40), tiny.caption(1, "red " * 40), tiny.caption(1)]
+"""With room for 40 tokens one is left out, one cut, and one as it is."""
+
+
+def narrow(folder):
+    module = toys.pretraining(folder, caption_dropout=0.0)
     module.model.sequence.max_length = 40
-    long = [tiny.drawing(0, "red " * 40), tiny.caption(1, "red " * 40), tiny.caption(1)]
-    recorder = toys.fit(module, toys.ToyData([MultimodalBatch(tiny.images(2), long)]), 1)
-    assert recorder.logged[0]["train/dropped_documents"] == 1.0
-    assert recorder.logged[0]["train/cut_documents"] == 1.0
+    return module
+
+
+def long_data():
+    short = MultimodalBatch(tiny.images(2), LONG[2:])
+    long = MultimodalBatch(tiny.images(2), LONG)
+    cut = MultimodalBatch(tiny.images(2), LONG[1:])
+    return toys.ToyData([long, short, cut, long, short], [long, cut])
+
+
+SENTENCE = (
+    "max_length of 40 left out 2 of 10 training documents and cut the end off 3, and left out 1 of 5 validation "
+    "documents and cut the end off 2; shorten them or raise max_length"
+)
+
+
+def test_documents_that_are_dropped_or_cut_are_counted_over_the_fit(tmp_path):
+    module = narrow(tmp_path)
+    with pytest.warns(UserWarning, match=SENTENCE) as warned:
+        recorder = toys.fit(module, long_data(), 5)
+    names = ("train/dropped_documents", "train/cut_documents")
+    counted = [tuple(logged[name] for name in names) for logged in recorder.logged]
+    assert counted == [(1, 1), (1, 1), (1, 2), (2, 3), (2, 3)]
+    metrics = module.trainer.callback_metrics
+    assert [float(metrics[name]) for name in names] == [2, 3]
+    validated = [float(metrics[f"val/{name}_documents"]) for name in ("dropped", "cut")]
+    assert validated == [1, 2]
+    assert sum("training documents" in str(one.message) for one in warned) == 1
+
+
+def test_a_resumed_run_goes_on_counting_documents(tmp_path):
+    first = narrow(tmp_path)
+    start = toys.trainer(3, limit_val_batches=0)
+    with pytest.warns(
+        UserWarning, match="left out 1 of 6 training documents and cut the end off 2;"
+    ):
+        start.fit(first, long_data())
+    start.save_checkpoint(tmp_path / "kept.ckpt")
+    # These data have no place to go to: the two batches that are left are the first two again.
+    with pytest.warns(
+        UserWarning, match="left out 2 of 10 training documents and cut the end off 3,"
+    ):
+        toys.trainer(5).fit(narrow(tmp_path), long_data(), ckpt_path=tmp_path / "kept.ckpt")
+    # A checkpoint of an earlier version counts from here on.
+    kept = torch.load(tmp_path / "kept.ckpt", weights_only=True)
+    assert kept.pop("documents") == {"documents": 6, "dropped": 1, "cut": 2}
+    torch.save(kept, tmp_path / "old.ckpt")
+    with pytest.warns(
+        UserWarning, match="left out 1 of 4 training documents and cut the end off 1,"
+    ):
+        toys.trainer(5).fit(narrow(tmp_path), long_data(), ckpt_path=tmp_path / "old.ckpt")
+
+
+def test_ranks_ask_one_another_about_documents_only_where_totals_are_logged(tmp_path, monkeypatch):
+    """With a second rank that counts the same; what was counted before a resume is not doubled."""
+    asked = []
+
+    def twice(counts, device):
+        asked.append(counts)
+        return {name: 2 * count for name, count in counts.items()}
+
+    monkeypatch.setattr("vilau.training.pretrain.many_ranks", lambda: True)
+    monkeypatch.setattr("vilau.training.document_counts.over_ranks", twice)
+    module = narrow(tmp_path)
+    module.on_load_checkpoint({"documents": {"documents": 100, "dropped": 10, "cut": 1}})
+    with pytest.warns(UserWarning, match="left out 14 of 120 training documents and cut the end o"):
+        recorder = toys.fit(module, long_data(), 5, log_every_n_steps=2, limit_val_batches=0)
+    name = "train/dropped_documents"
+    assert [logged.get(name) for logged in recorder.logged] == [None, 12, 12, 14, 14]
+    assert len(asked) == 4  # two logged steps, the epoch's end and the fit's
+    kept = {}
+    module.on_save_checkpoint(kept)
+    assert kept["documents"] == {"documents": 120, "dropped": 14, "cut": 7}
+
+
+def test_where_all_documents_fit_nothing_is_said_of_them(tmp_path):
+    module = toys.pretraining(tmp_path, caption_dropout=0.0)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        recorder = toys.fit(module, toys.multimodal_data(), 2)
+    assert not [name for name in recorder.logged[-1] if "_documents" in name]
+    assert not [one for one in told if "max_length" in str(one.message)]

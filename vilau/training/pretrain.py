@@ -2,13 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from vilau.errors import ConfigError
 from vilau.layers.isolation import check_isolating, check_sharing
 from vilau.layers.pixels import to_uint8
+from vilau.layers.ranks import many_ranks
 from vilau.models.interface import LossTerms
 from vilau.models.loading import load_tower
 from vilau.models.sizes import LanguageConfig
@@ -16,6 +19,7 @@ from vilau.models.vila_u.config import HeadConfig, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import TrainingModule, given
 from vilau.training.code_checks import check_codes
+from vilau.training.document_counts import DocumentCounts, sentence
 from vilau.training.optimizers import OptimizerConfig
 from vilau.training.step_counts import (
     LossAverage,
@@ -68,6 +72,8 @@ class LanguageTraining(TrainingModule):
         self.loss_average, self.packing = loss_average, packing
         self.length_groups, self.share_images = length_groups, share_images
         self._step_counts = StepCounts()
+        self._documents, self._val_documents = DocumentCounts(), DocumentCounts()
+        self._val_totals: dict[str, int] | None = None
 
     def setup(self, stage: str) -> None:
         """Refuse stored codes of another tower, and attention that lets a packed row's documents see one another."""
@@ -99,9 +105,9 @@ class LanguageTraining(TrainingModule):
         self._log_terms(terms, "train", terms.counts)
         own = terms.total(self.loss_weights)
         self.log("train/loss", own.detach(), prog_bar=True)
-        for name, count in (("dropped", terms.dropped), ("cut", terms.cut)):
-            if count:
-                self.log(f"train/{name}_documents", float(count))
+        self._documents.add(len(documents), terms)
+        if self._logs_documents():
+            self._log_documents("train", self._documents.totals(self.device))
         counts = self._shares_of_step(terms)
         return own if counts is None else terms.total(self.loss_weights, counts)
 
@@ -140,9 +146,57 @@ class LanguageTraining(TrainingModule):
         if dropped:
             self.log("train/dropped_captions", sum(dropped) / len(dropped))
 
+    # ---------------------------------------------------------------- documents that do not fit
+
+    def _logs_documents(self) -> bool:
+        """Whether the totals are logged in this step: ranks ask one another only where a logger will write them."""
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # Lightning sets it elsewhere
+        return not many_ranks() or (every > 0 and (self.trainer.global_step + 1) % every == 0)
+
+    def _log_documents(self, split: str, totals: dict[str, int]) -> None:
+        """Log running totals as ``<split>/dropped_documents`` and ``<split>/cut_documents``, where there are any."""
+        for name in ("dropped", "cut"):
+            if totals[name]:  # equal on all ranks, as is their mean
+                self.log(
+                    f"{split}/{name}_documents",
+                    float(totals[name]),
+                    batch_size=1,
+                    sync_dist=many_ranks(),
+                )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the totals of documents that were left out or cut, whatever steps are logged."""
+        self._log_documents("train", self._documents.totals(self.device))
+
+    def on_validation_epoch_start(self) -> None:
+        """Count the validation set's documents anew."""
+        self._val_documents = DocumentCounts()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log how many of the validation set's documents were left out or cut."""
+        self._val_totals = self._val_documents.totals(self.device)
+        self._log_documents("val", self._val_totals)
+
+    def on_train_end(self) -> None:
+        """Say how many of how many documents did not fit, if any."""
+        totals = {"training": self._documents.totals(self.device)}
+        if self._val_totals:
+            totals["validation"] = self._val_totals
+        if text := sentence(totals, self.model.sequence.max_length):
+            rank_zero_warn(text)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the totals of documents, with which a resumed run goes on; every rank saves."""
+        checkpoint["documents"] = self._documents.totals(self.device)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on counting documents; checkpoints of earlier versions have no totals."""
+        self._documents.go_on_from(checkpoint.get("documents", {}))
+
     def validation_step(self, batch: MultimodalBatch, batch_idx: int) -> None:
         """Log the mean loss per predicted token over the whole validation set."""
         terms = self._losses(batch)
+        self._val_documents.add(len(batch.documents), terms)
         # What one rank logs all must, or they wait for one another at the end.
         self._log_terms(terms, "val", over_ranks(terms.counts, self.device))
 
