@@ -5,28 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain, islice, repeat
+from typing import Any
 
 import pytest
 
 from tests.data.test_documents import ready
+from vilau.data.captions import CaptionSpec, PromptSpec
 from vilau.data.drawn_clips import ClipSpec
+from vilau.data.image_text import ImageTextPairs
 from vilau.data.instructions import Instructions
 from vilau.data.mixture import MultimodalMixture
 from vilau.data.streaming import Devices, TrainLoader
 from vilau.data.world_data import WorldSpec
+from vilau.errors import CheckpointError
 from vilau.types import ImageSegment, MultimodalBatch, Segment, TextSegment
 
 GLOBAL_BATCH = 8
 Make = Callable[[WorldSpec, int], MultimodalMixture | Instructions]
+MIXED: dict[str, Any] = {
+    "global_batch_size": GLOBAL_BATCH, "image_to_text_share": 0.3, "text_to_image_share": 0.3,
+    "text_to_video_share": 0.1, "interleaved_share": 0.2, "text_only_share": 0.1,
+}  # fmt: skip
 FEW = ClipSpec(num_train=4, num_val=2, num_frames=4, num_objects=(1, 1))
 
 
 def mixture(world: WorldSpec, workers: int) -> MultimodalMixture:
-    return MultimodalMixture(
-        world=world, global_batch_size=GLOBAL_BATCH, num_workers=workers, clips=FEW,
-        image_to_text_share=0.3, text_to_image_share=0.3, text_to_video_share=0.1,
-        interleaved_share=0.2, text_only_share=0.1,
-    )  # fmt: skip
+    return MultimodalMixture(world=world, num_workers=workers, clips=FEW, **MIXED)
 
 
 def instructions(world: WorldSpec, workers: int) -> Instructions:
@@ -63,6 +67,49 @@ def told(batch: MultimodalBatch) -> list[list[object]]:
 def steps(source: TrainLoader, count: int) -> list[list[list[object]]]:
     """So many steps, over the end of an epoch too, where Lightning asks for a new iterator."""
     return [told(batch) for batch in islice(chain.from_iterable(repeat(source)), count)]
+
+
+def test_a_mixture_is_not_resumed_over_other_data(world: WorldSpec) -> None:
+    spec = replace(world, num_train=48)
+    stopped = loader(mixture, spec)
+    steps(stopped, 3)
+    state = stopped.state_dict()
+    again = MultimodalMixture(world=spec, **MIXED, num_workers=2, clips=FEW)
+    others = [
+        MultimodalMixture(world=replace(spec, seed=spec.seed + 1), **MIXED, clips=FEW),
+        MultimodalMixture(world=spec, **MIXED, clips=replace(FEW, seen_frames=2)),
+        MultimodalMixture(world=spec, **MIXED, clips=FEW, prompts=PromptSpec(dense_share=0.1)),
+        MultimodalMixture(
+            world=spec,
+            clips=FEW,
+            **{**MIXED, "image_to_text_share": 0.2, "text_to_image_share": 0.4},
+        ),
+    ]
+    ready(again).train_dataloader().load_state_dict(state)
+    for other in others:
+        with pytest.raises(
+            CheckpointError, match="other training data, or with other data settings"
+        ):
+            ready(other).train_dataloader().load_state_dict(state)
+
+
+def test_pairs_and_instructions_are_not_resumed_over_other_data(world: WorldSpec) -> None:
+    spec = replace(world, num_train=48)
+    pairs = ready(ImageTextPairs(world=spec, global_batch_size=GLOBAL_BATCH)).train_dataloader()
+    ready(
+        ImageTextPairs(world=spec, global_batch_size=GLOBAL_BATCH)
+    ).train_dataloader().load_state_dict(pairs.state_dict())
+    captions = CaptionSpec(shape_share=0.5)
+    other = ImageTextPairs(world=spec, global_batch_size=GLOBAL_BATCH, captions=captions)
+    asked = Instructions(world=spec, global_batch_size=GLOBAL_BATCH, turns_per_image=2, clips=FEW)
+    for built, state in (
+        (other, pairs.state_dict()),
+        (asked, loader(instructions, spec).state_dict()),
+    ):
+        with pytest.raises(
+            CheckpointError, match="other training data, or with other data settings"
+        ):
+            ready(built).train_dataloader().load_state_dict(state)
 
 
 @pytest.mark.parametrize("make", [mixture, instructions])

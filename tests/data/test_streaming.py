@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +13,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from vilau.data.batch_mark import mark_of
 from vilau.data.image_text import ImageTextPairs
 from vilau.data.streaming import Devices, EpochOrder, FixedLoader, TrainLoader
 from vilau.data.world_data import WorldSpec
@@ -121,6 +125,68 @@ def test_a_state_of_other_data_is_refused() -> None:
         loader(seed=5).load_state_dict(state)
     with pytest.raises(CheckpointError, match=r"global_batch_size 12 .* now it is 6"):
         loader(batch=6).load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Stands for what builds batches of settings, with one of a later version."""
+
+    share: float
+    shares: dict[str, float]
+    kept: np.ndarray
+    later: int = 0
+
+    def __call__(self, epoch: int, indices: np.ndarray) -> list[int]:
+        return indices.tolist()
+
+
+@dataclass(frozen=True)
+class OlderPlan:
+    share: float
+    shares: dict[str, float]
+    kept: np.ndarray
+
+
+def planned(plan: object, sizes: tuple[int, ...] = (40, 40, 23), **settings: Any) -> TrainLoader:
+    order = EpochOrder(sizes, seed=3, **settings)
+    return TrainLoader(plan, order, global_batch_size=12, devices=ALONE)  # type: ignore[arg-type]
+
+
+def test_a_state_of_other_settings_is_refused_in_a_sentence() -> None:
+    plan = Plan(0.5, {"a": 1, "b": 0.25}, np.arange(4))
+    state = planned(plan).state_dict()
+    assert re.fullmatch("[0-9a-f]{12}", str(state["batches"]))
+    same = Plan(0.5, {"a": 1.0, "b": 0.25}, np.arange(4))
+    planned(same).load_state_dict(state)
+    for other in (
+        planned(replace(plan, share=0.6)),
+        planned(replace(plan, shares={"a": 0.25, "b": 1})),
+        planned(replace(plan, kept=np.arange(4)[::-1])),
+        planned(replace(plan, later=1)),
+        planned(plan, (40, 39, 24)),
+        planned(plan, window_chunks=1),
+        planned(plan, (60, 60), keep=np.arange(103)),
+    ):
+        with pytest.raises(
+            CheckpointError, match=r"other training data, or with other data sett.*new run\.$"
+        ):
+            other.load_state_dict(state)
+        assert other.state_dict()["position"] == 0
+
+
+def test_marks_know_no_defaults_nor_what_they_cannot_tell() -> None:
+    plan = Plan(0.5, {"a": 1}, np.arange(4))
+    older = type("Plan", (OlderPlan,), {})(0.5, {"a": 1}, np.arange(4))
+    assert mark_of(plan) == mark_of(older)
+    assert mark_of(replace(plan, share=object())) is None  # type: ignore[arg-type]
+    # Objects that are no dataclasses tell themselves.
+    assert mark_of(EpochOrder([4], seed=0)) == mark_of(EpochOrder([4], seed=0))
+    assert mark_of(EpochOrder([4], seed=0)) != mark_of(EpochOrder([4], seed=1))
+    # A state without a mark, of a function or of an earlier version, goes with any.
+    unmarked = loader().state_dict()
+    assert "batches" not in unmarked
+    planned(plan).load_state_dict(unmarked)
+    loader().load_state_dict(planned(plan).state_dict())
 
 
 def test_a_state_inside_an_accumulated_batch_needs_the_same_accumulation() -> None:

@@ -151,32 +151,32 @@ def stack_images(images: list[np.ndarray], *, image_size: int) -> Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
+@dataclass(frozen=True)
 class PairBatches:
     """Builds an ``ImageTextBatch`` from sample indices.
 
     The caption and the crop of a sample depend on ``(seed, epoch, index)`` alone.
     """
 
-    def __init__(
-        self, source: ShardSet, transform: ImageTransform, captions: CaptionSpec, seed: int
-    ) -> None:
-        self._source, self._transform = source, transform
-        self._captions, self._seed = captions, seed
+    source: ShardSet
+    transform: ImageTransform
+    captions: CaptionSpec
+    seed: int
 
     def __call__(self, epoch: int, indices: np.ndarray) -> ImageTextBatch:
         """Return the batch of the samples at ``indices`` ``(B,)``."""
-        records = self._source.read(indices)
+        records = self.source.read(indices)
         scenes = [Scene.from_json(record.scene) for record in records if record.scene]
         images, texts = [], []
         for position, (index, record) in enumerate(zip(indices.tolist(), records, strict=True)):
-            rng = stream_rng(self._seed, "pairs", epoch, index)
-            images.append(load_image(record, self._transform, rng, self._source))
+            rng = stream_rng(self.seed, "pairs", epoch, index)
+            images.append(load_image(record, self.transform, rng, self.source))
             if scenes:
-                texts.append(choose_caption(scenes[position], self._captions, rng))
+                texts.append(choose_caption(scenes[position], self.captions, rng))
             else:
                 texts.append(pick(rng, record.texts))
         return ImageTextBatch(
-            images=stack_images(images, image_size=self._transform.image_size),
+            images=stack_images(images, image_size=self.transform.image_size),
             texts=texts,
             matches=caption_matches(scenes, texts) if scenes else None,
             scenes=[record.scene for record in records if record.scene],

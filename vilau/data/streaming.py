@@ -9,16 +9,18 @@ not depend on how many devices share it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset
 
+from vilau.data.batch_mark import mark_of
 from vilau.errors import CheckpointError, ConfigError
 from vilau.types import Movable
 
@@ -43,6 +45,16 @@ class Devices:
         if trainer is None:
             return Devices()
         return Devices(trainer.global_rank, trainer.world_size, trainer.accumulate_grad_batches)
+
+
+class Order(Protocol):
+    """Which samples an epoch has, and in which order."""
+
+    num_samples: int
+    seed: int
+
+    def indices(self, epoch: int) -> np.ndarray:
+        """Return all sample indices ``(num_samples,)`` in the order of this epoch."""
 
 
 class EpochOrder:
@@ -86,6 +98,11 @@ class EpochOrder:
             windows.append(window)
         return np.concatenate(windows)
 
+    def told(self) -> list[Any]:
+        """What decides the order, see ``mark_of``."""
+        sizes = [len(part) for part in self._parts]
+        return [self.seed, self._window_chunks, np.array(sizes), np.concatenate(self._parts)]
+
 
 class TrainLoader:
     """Endless epochs of global batches; the last incomplete one of an epoch is left out.
@@ -96,7 +113,7 @@ class TrainLoader:
 
     Args:
         make_batch: builds a batch from an epoch and sample indices; must be picklable if there are
-            workers.
+            workers. Where it is a dataclass of plain settings and sets, a checkpoint is only resumed with the same.
         order: the order of samples.
         global_batch_size: samples per optimizer step over all devices.
         devices: who shares them.
@@ -109,7 +126,7 @@ class TrainLoader:
     def __init__(
         self,
         make_batch: MakeBatch,
-        order: EpochOrder,
+        order: Order,
         *,
         global_batch_size: int,
         devices: Devices,
@@ -146,11 +163,12 @@ class TrainLoader:
             if not starts_inside:
                 return
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, int | str]:
         """The place in the data, the same on every rank."""
-        return {"epoch": self._epoch, "position": self._position, **self._identity()}
+        mark = {} if self._mark is None else {"batches": self._mark}
+        return {"epoch": self._epoch, "position": self._position, **self._identity(), **mark}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go to a saved place.
 
         Raises:
@@ -162,6 +180,13 @@ class TrainLoader:
                     f"The checkpoint was saved with {name} {state.get(name)} in its training data, "
                     f"now it is {value}; resume with the same data settings, or start a new run."
                 )
+        # Checkpoints of earlier versions have no mark.
+        if None not in (saved := state.get("batches"), self._mark) and saved != self._mark:
+            raise CheckpointError(
+                f"The checkpoint was saved over other training data, or with other data settings (mark {saved}, now "
+                f"{self._mark}), so its place in them means nothing here; resume with the same data settings, or "
+                "start a new run."
+            )
         if state["position"] % self._micro_size:
             raise CheckpointError(
                 f"The checkpoint stands {state['position']} samples into an epoch, which the micro-"
@@ -169,6 +194,11 @@ class TrainLoader:
                 "data.global_batch_size and trainer.accumulate_grad_batches."
             )
         self._epoch, self._position = state["epoch"], state["position"]
+
+    @cached_property
+    def _mark(self) -> str | None:
+        """What decides the batches beside ``_identity``; workers, ranks and accumulation do not."""
+        return mark_of(self._order, self._make_batch)
 
     def _identity(self) -> dict[str, int]:
         return {
