@@ -32,10 +32,12 @@ class Form:
 
 
 def document_forms(config: Config) -> list[Form]:
-    """The forms of pretraining's and fine-tuning's documents."""
+    """The forms of pretraining's and fine-tuning's documents; of a blend those of its sources by weight."""
+    if class_of(config, "data").endswith(".Blend"):
+        return _blended(config)
     clips = arguments(config, "data").get("clips") or {}
     frames = clips.get("seen_frames") or clips.get("num_frames", CLIP_FRAMES)
-    if class_of(config, "model").endswith("SupervisedFineTuning"):
+    if class_of(config, "data").endswith("Instructions"):
         turns, video = (
             argument(config, "data", name) for name in ("turns_per_image", "video_share")
         )
@@ -64,6 +66,16 @@ def document_forms(config: Config) -> list[Form]:
     ]
     bare = max(0.0, 1 - sum(form.share for form in forms))
     return [*forms, Form(bare, 0, TEXT_TOKENS, TEXT_TOKENS)]
+
+
+def _blended(config: Config) -> list[Form]:
+    sources = arguments(config, "data").get("sources") or []
+    total = sum(source["weight"] for source in sources)
+    return [
+        replace(form, share=form.share * source["weight"] / total)
+        for source in sources
+        for form in document_forms({**config, "data": source["data"]})
+    ]
 
 
 def _parted(form: Form, share: float, turns: int) -> list[Form]:

@@ -113,7 +113,7 @@ class ImageTextPairs(StreamedDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Stateful loader of ``ImageTextBatch``."""
         batches = PairBatches(self._split.train, self._train_transform, self.captions, self.seed)
-        return self._train_loader(batches, self._split)
+        return self._train_loader(batches, self._split.train, self._split.train_indices)
 
     def val_dataloader(self) -> list[FixedLoader]:
         """Loaders of ``ImageTextBatch`` and, unless switched off, ``LabelledImageBatch``."""

@@ -10,16 +10,15 @@ import numpy as np
 
 from vilau.data.bundle import is_bundle
 from vilau.data.captions import PromptSpec, choose_prompt
+from vilau.data.document_module import DocumentModule, Stream
 from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
 from vilau.data.forms import Pictures, conversation, drawing_document, marked_conversation
 from vilau.data.media.images import ImageTransform
 from vilau.data.mixture import PROMPTS
-from vilau.data.module import StreamedDataModule
 from vilau.data.pairs import check_share, load_image, open_split
 from vilau.data.preparing.options import Options
 from vilau.data.shards import ShardSet
 from vilau.data.sources.forms import CONVERSATIONS
-from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import (
     WORLD,
     WORLD_PATH,
@@ -112,7 +111,7 @@ class InstructionBatches:
         return [conversation(shown, [text for turn in turns for text in turn])]
 
 
-class Instructions(StreamedDataModule):
+class Instructions(DocumentModule):
     """Chat documents for instruction tuning; loaders of ``MultimodalBatch``.
 
     Args:
@@ -222,18 +221,13 @@ class Instructions(StreamedDataModule):
             coded=True,
         )
 
-    def train_dataloader(self) -> TrainLoader:
-        """Stateful loader of ``MultimodalBatch``."""
-        return self._train_loader(self._batches("train"), self._split)
-
-    def val_dataloader(self) -> FixedLoader:
-        """Loader of ``MultimodalBatch`` over a fixed set."""
-        return self._fixed_loader(self._batches("val"), self._split.val_indices)
-
-    def _batches(self, split: WorldSplit) -> InstructionBatches:
-        training = split == "train"
-        return InstructionBatches(
-            source=self._split.train if training else self._split.val,
+    def stream(self, split: WorldSplit) -> Stream:
+        """The samples of ``train`` or ``val``."""
+        sets, training = self._split, split == "train"
+        shards = sets.train if training else sets.val
+        indices = sets.train_indices if training else sets.val_indices
+        batches = InstructionBatches(
+            source=shards,
             # A crop may cut off what a question asks about, so even training images keep their centre.
             transform=ImageTransform(self.image_size, draft=training),
             level=self.level,
@@ -247,3 +241,4 @@ class Instructions(StreamedDataModule):
             prompts=self.prompts,
             seed=self.seed,
         )
+        return Stream(batches, shards, indices)

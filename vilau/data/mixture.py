@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from vilau.data.captions import CaptionSpec, PromptSpec
+from vilau.data.document_module import DocumentModule, Stream
 from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
 from vilau.data.forms import IMAGE_TO_TEXT, INTERLEAVED, TEXT_ONLY, TEXT_TO_IMAGE, TEXT_TO_VIDEO
 from vilau.data.media.images import ImageTransform
 from vilau.data.mixing.batches import MixtureBatches
 from vilau.data.mixing.own import KINDS, OwnSet
-from vilau.data.module import StreamedDataModule, coded_sets
+from vilau.data.module import coded_sets
 from vilau.data.pairs import Split, open_split
 from vilau.data.preparing.options import Options
 from vilau.data.sources.documents import DocumentLimits
-from vilau.data.streaming import FixedLoader, TrainLoader
 from vilau.data.world_data import WORLD, WORLD_PATH, WorldSpec, WorldSplit, shows_scenes
 from vilau.errors import ConfigError
 from vilau.types import CodedSet
@@ -29,7 +29,7 @@ WHAT = {TEXT_TO_VIDEO: "clips", INTERLEAVED: "interleaved documents", TEXT_ONLY:
 """What they are made of."""
 
 
-class MultimodalMixture(StreamedDataModule):
+class MultimodalMixture(DocumentModule):
     """Documents for pretraining; loaders of ``MultimodalBatch``.
 
     Args:
@@ -174,31 +174,25 @@ class MultimodalMixture(StreamedDataModule):
         )
         return list(dict.fromkeys([*super().coded_sets(), *of_own]))
 
-    def train_dataloader(self) -> TrainLoader:
-        """Stateful loader of ``MultimodalBatch``."""
-        batches = self._batches("train", self._train_transform)
-        return self._train_loader(batches, self._split)
-
-    def val_dataloader(self) -> FixedLoader:
-        """Loader of ``MultimodalBatch`` over a fixed set with all forms."""
-        batches = self._batches("val", ImageTransform(self.image_size))
-        return self._fixed_loader(batches, self._split.val_indices)
-
-    def _batches(self, split: WorldSplit, transform: ImageTransform) -> MixtureBatches:
+    def stream(self, split: WorldSplit) -> Stream:
+        """The samples of ``train``; or of ``val``, with all forms in turn."""
         sets, training = self._split, split == "train"
-        return MixtureBatches(
-            sets.train if training else sets.val,
-            sets.train_indices if training else sets.val_indices,
-            transform,
+        shards = sets.train if training else sets.val
+        indices = sets.train_indices if training else sets.val_indices
+        batches = MixtureBatches(
+            shards,
+            indices,
+            self._train_transform if training else ImageTransform(self.image_size),
             self.shares,
             self.captions,
             self.prompts,
             self.seed,
             DrawnClips(self.clips, self.world, split, self.image_size),
             self.interleaved_images,
-            fixed=split != "train",
+            fixed=not training,
             own={form: self._own_set(form, split) for form in self._own},
         )
+        return Stream(batches, shards, indices)
 
     def _own_set(self, form: str, split: WorldSplit) -> OwnSet:
         sets, training = self._own[form], split == "train"

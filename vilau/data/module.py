@@ -55,10 +55,12 @@ class StreamedDataModule(LightningDataModule):
         split: Split | None = getattr(self, "_split", None)
         return [] if split is None else coded_sets(split.train, split.val)
 
-    def _train_loader(self, make_batch: MakeBatch, split: Split) -> TrainLoader:
+    def _train_loader(
+        self, make_batch: MakeBatch, shards: ShardSet, indices: np.ndarray
+    ) -> TrainLoader:
         return TrainLoader(
             make_batch,
-            EpochOrder(split.train.chunk_sizes, seed=self.seed, keep=split.train_indices),
+            EpochOrder(shards.chunk_sizes, seed=self.seed, keep=indices),
             global_batch_size=self.global_batch_size,
             devices=Devices.of(self.trainer),
             num_workers=self.num_workers,

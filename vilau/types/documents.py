@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 from vilau.errors import DataError
@@ -100,6 +101,43 @@ class MultimodalBatch(Movable):
         """N, the images that documents may name by row."""
         return len(self.images if self.codes is None else self.codes)
 
+    @staticmethod
+    def joined(batches: Sequence[MultimodalBatch]) -> MultimodalBatch:
+        """Return one batch of the documents of several, in order; the rows of their images move on."""
+        documents: list[Document] = []
+        first = 0
+        for batch in batches:
+            documents += [_moved(document, first) for document in batch.documents]
+            first += batch.num_images
+        return MultimodalBatch(
+            torch.cat([batch.images for batch in batches]), documents, codes=_joined_codes(batches)
+        )
+
     def join_step(self, number: int, parts: Sequence[Self]) -> None:
         """Keep the documents of all parts: a mean over the step needs them before the first part's gradients."""
         self.part, self.step = number, [part.documents for part in parts]
+
+
+def _moved(document: Document, first: int) -> Document:
+    """The document with ``first`` images before its own."""
+    segments: list[Segment] = []
+    for segment in document.segments:
+        if isinstance(segment, ImageSegment):
+            segment = replace(segment, index=segment.index + first)
+        elif isinstance(segment, VideoSegment):
+            segment = replace(segment, indices=tuple(index + first for index in segment.indices))
+        segments.append(segment)
+    return replace(document, segments=tuple(segments))
+
+
+def _joined_codes(batches: Sequence[MultimodalBatch]) -> Tensor | None:
+    known = next((batch.codes for batch in batches if batch.codes is not None), None)
+    if known is None:
+        return None
+    rows = [
+        known.new_full((batch.num_images, *known.shape[1:]), -1)
+        if batch.codes is None
+        else batch.codes
+        for batch in batches
+    ]
+    return torch.cat(rows)
