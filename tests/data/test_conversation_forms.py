@@ -231,3 +231,27 @@ def test_a_single_leading_image_is_stored_as_ever(folder: Path) -> None:
     assert record.image == (folder / IMAGES[0]).read_bytes()
     assert np.asarray(open_rgb(record.image)).shape == (30, 40, 3)
     assert record.texts == ("what", "x")
+
+
+def test_descriptions_in_conversations_are_pairs(folder: Path) -> None:
+    """ShareGPT4V's captions, to be read or drawn from."""
+    rows = [
+        {"image": IMAGES[0], "conversations": turns("<image>\nDescribe it.", "A long road.")},
+        {"image": IMAGES[1], "conversations": turns("What is it?\n<image>", "A blue field.")},
+        {"image": IMAGES[2], "conversations": turns("<image>\nq", "a", "q", "b")},
+        {"image": IMAGES[2], "conversations": turns("draw a road", "<image>")},
+        {"conversations": turns("hello", "hello")},
+    ]
+    file = folder / "captions.json"
+    file.write_text(json.dumps(rows))
+    source = find_source(str(file), image_folder=str(folder))
+    assert source.title == f"descriptions in {file}"
+    assert [item.texts for item in source.items] == [("A long road.",), ("A blue field.",)]
+    first, second = (item.image for item in source.items)
+    assert [str(folder / name) for name in IMAGES[:2]] == [first.path, second.path]
+    assert [reason for _, reason in source.unpaired] == [
+        "it is not one question about one image"
+    ] * 3
+    file.write_text(json.dumps(rows[2:]))
+    with pytest.raises(DataError, match=r"captions.json has no conversation of one question about"):
+        find_source(str(file), image_folder=str(folder))

@@ -359,5 +359,5 @@ def test_a_folder_that_may_not_be_listed(tmp_path: Path, monkeypatch: pytest.Mon
         return listed(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    with pytest.raises(DataError, match="closed may not be listed by this user; give it read"):
+    with pytest.raises(DataError, match=r"closed cannot be read \(.*\); allow reading it"):
         folder_source(tmp_path)

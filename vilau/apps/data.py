@@ -25,10 +25,10 @@ def add_parser(subparsers: Any) -> None:
         help="turn images with captions, conversations, videos, web documents or texts into shards",
         description="SRC: a folder of images with captions (a.jpg and a.txt, or metadata.csv or "
         ".jsonl), what img2dataset wrote (tars, files or parquet), a csv, tsv, jsonl or parquet table, "
-        "parquet files with images inside, WebDataset tars, ImageNet, a litdata folder, (with "
-        "--classes) a folder of images per class, (with --instructions) a LLaVA-style json file, (with "
-        "--videos) a table of videos and captions, (with --interleaved) MMC4's jsonl files, or (with --texts) "
-        "txt or jsonl files. "
+        "parquet files with images inside, WebDataset tars, ImageNet, a litdata folder, a LLaVA-style json file "
+        "whose answers describe its images, (with --instructions) one of any conversations, (with --classes) a "
+        "folder of images per class, (with --videos) a table of videos and captions, (with --interleaved) MMC4's "
+        "jsonl files, or (with --texts) txt or jsonl files. "
         "What a run that was stopped had finished is kept: the same command goes on from there.",
     )
     prepare.add_argument(

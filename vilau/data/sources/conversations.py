@@ -62,6 +62,38 @@ def conversation_source(
     return source
 
 
+def caption_source(path: Path, image_folder: Path | None = None) -> Source:
+    """Read conversations of one question about one image as pairs, the answer being the caption (ShareGPT4V).
+
+    All other conversations are listed as unpaired.
+
+    Raises:
+        DataError: as ``conversation_source``; or not one conversation describes an image.
+    """
+    told = conversation_source(path, image_folder)
+    source = Source(f"descriptions in {path}", files=told.files, unpaired=told.unpaired)
+    for item in told.items:
+        image = _asked_about(item)
+        if image is not None:
+            source.items.append(Item(item.name, item.texts[1:], image))
+        else:
+            source.unpaired.append((item.name, "it is not one question about one image"))
+    if not source.items:
+        raise DataError(
+            f"{path} has no conversation of one question about one image, whose answer would be its caption; prepare "
+            "it with --instructions."
+        )
+    return source
+
+
+def _asked_about(item: Item) -> StoredFile | None:
+    """The image of a conversation that is one question about one image."""
+    image = item.image
+    if isinstance(image, StoredMedia) and len(image.parts) == 1 and MARK in item.texts[0]:
+        image = image.parts[0]  # its mark stands behind the question or within it
+    return image if isinstance(image, StoredFile) and len(item.texts) == 2 else None
+
+
 def _clips(source: Source) -> list[str]:
     """Paths of all videos."""
     bundles = (item.image for item in source.items if isinstance(item.image, StoredMedia))

@@ -76,9 +76,9 @@ def files_below(folder: str) -> Iterator[str]:
     try:
         with os.scandir(folder) as found:
             entries = sorted(found, key=lambda entry: entry.name)
-    except PermissionError:
+    except PermissionError as error:
         raise DataError(
-            f"{folder} may not be listed by this user; give it read permission, or move it elsewhere."
+            f"{folder} cannot be read ({error.strerror}); allow reading it, or give another path."
         ) from None
     for entry in entries:
         if entry.name.startswith("."):

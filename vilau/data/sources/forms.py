@@ -9,7 +9,7 @@ from pathlib import Path
 from vilau.data.shards import INDEX, MANIFEST, ShardSet, check_kind
 from vilau.data.sources.class_folders import captioned_class_source, class_source
 from vilau.data.sources.clips import clip_source
-from vilau.data.sources.conversations import conversation_source
+from vilau.data.sources.conversations import caption_source, conversation_source
 from vilau.data.sources.documents import LIMITS, DocumentLimits, document_source
 from vilau.data.sources.folders import folder_source
 from vilau.data.sources.items import (
@@ -156,9 +156,12 @@ def _file(place: Path, kind: str, folders: Folders) -> Source:
         return conversation_source(place, *folders)
     if kind == PAIRS and suffix in TABLE_SUFFIXES:
         return table_source(place, folders[0])
+    if kind == PAIRS and suffix == ".json":
+        return caption_source(place, folders[0])
     if kind == PAIRS and suffix == ".tar":
         return tar_source([place])
-    forms = ".json or .jsonl" if kind == CONVERSATIONS else f"{', '.join(TABLE_SUFFIXES)} or .tar"
+    pairs = f"{', '.join(TABLE_SUFFIXES)}, .json or .tar"
+    forms = ".json or .jsonl" if kind == CONVERSATIONS else pairs
     raise DataError(
         f"{place} is a {suffix or 'nameless'} file, whose form is unknown; give a folder, or a file "
         f"that ends in {forms}."
