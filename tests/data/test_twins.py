@@ -19,6 +19,7 @@ from vilau.types import ClipPromptBatch, PromptBatch, QuestionBatch
 from vilau.world.families import Question
 from vilau.world.judge import requirements_from_json, satisfied
 from vilau.world.render import render
+from vilau.world.snapshots import Snapshot
 
 COLUMNS = {
     "world_vqav2": {"question_id", "question", "answers"},
@@ -32,6 +33,7 @@ COLUMNS = {
     "world_mmbench": {"index", "question", "hint", "A", "B", "C", "D", "answer", "category", "L2-category"},
     "world_scienceqa": {"question", "choices", "answer", "hint"},
     "world_ok_vqa": {"question", "answers"},
+    "world_vizwiz_vqa": {"question_id", "question", "answers"},
 }  # fmt: skip
 
 
@@ -64,6 +66,44 @@ def test_who_sees_all_gets_full_marks_and_guessers_do_not(name: str, world: Worl
     assert again.baselines == twin.baselines
     if name != "world_msvd_qa":  # about one thing, a clip has one question of each family
         assert [asked.row for asked in other.asked] != [asked.row for asked in twin.asked]
+
+
+def test_pictures_of_the_blind_are_blurred_dark_cropped_or_show_something_else(
+    world: WorldSpec,
+) -> None:
+    twin = small("world_vizwiz_vqa", world, 80)
+    kinds = Counter(asked.question.family for asked in twin.asked)
+    assert kinds == {"blurred": 20, "dark": 20, "cropped": 20, "unanswerable": 20}
+    for number, asked in enumerate(twin.asked):
+        snapshot = asked.shown
+        assert isinstance(snapshot, Snapshot)
+        picture, sharp = twin.pictures(number)[0], render(snapshot.scene)
+        assert picture.shape == sharp.shape
+        assert (picture != sharp).any()
+        things = snapshot.scene.things
+        meant = [
+            n
+            for n, thing in enumerate(things)
+            if asked.prompt
+            in (f"what color is the {thing.shape} ?", f"what shape is the {thing.color} thing ?")
+        ]
+        assert len(meant) == 1  # nothing else can be meant
+        without = replace(snapshot.scene, things=things[: meant[0]] + things[meant[0] + 1 :])
+        gone = replace(snapshot, scene=without).pixels
+        assert (gone == picture).all() == (snapshot.kind == "unanswerable")
+        if snapshot.kind == "cropped":  # all of the thing is in the window
+            left, top, side = snapshot.window
+            rows, columns, _ = (sharp != render(without)).nonzero()
+            assert (rows.min(), columns.min()) >= (top, left)
+            assert max(rows.max() - top, columns.max() - left) < side
+        if snapshot.kind == "blurred" and "shape" in asked.prompt:
+            assert things[meant[0]].size != "small"
+        truth = "unanswerable" if snapshot.kind == "unanswerable" else things[meant[0]]
+        assert asked.question.answer in (
+            truth if isinstance(truth, str) else (truth.color, truth.shape)
+        )
+        assert asked.question.choices[-1] == "unanswerable"
+        assert all(" unanswerable" not in one["answer"] for one in asked.row["answers"])
 
 
 def test_every_twin_has_a_score() -> None:

@@ -113,7 +113,8 @@ def without_judge(benchmark: str) -> str:
 
 
 _TWINNED = (
-    "vqav2", "gqa", "textvqa", "pope", "seedbench", "seedbench_ranked", "mmbench", "scienceqa", "ok_vqa", *JUDGED,
+    "vqav2", "gqa", "textvqa", "pope", "seedbench", "seedbench_ranked", "mmbench", "scienceqa", "ok_vqa", "vizwiz_vqa",
+    *JUDGED,
 )  # fmt: skip
 TWINS: dict[str, type[AnswerMetric]] = {
     "world_mme": WorldMME,

@@ -6,6 +6,7 @@ import random
 
 from vilau.world.families import CORNER_COUNTS, DIGITS, Question
 from vilau.world.scene import pick
+from vilau.world.snapshots import UNANSWERABLE
 from vilau.world.things import SIZE_NAMES
 
 ANNOTATORS = 10
@@ -36,6 +37,6 @@ def _near(question: Question, rng: random.Random) -> str:
         if question.choices and set(question.choices) <= set(ordered) and answer in ordered:
             place = ordered.index(answer)
             return pick(rng, [ordered[i] for i in (place - 1, place + 1) if 0 <= i < len(ordered)])
-    if "color" in question.question.split():
+    if "color" in question.question.split() and answer != UNANSWERABLE:
         return f"{pick(rng, _SHADES)} {answer}"
     return pick(rng, [choice for choice in question.choices if choice != answer])

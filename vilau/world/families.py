@@ -119,6 +119,24 @@ def questions_by_family(
     return {family: items for family, items in found.items() if items}
 
 
+def questions_by_thing(scene: Scene) -> list[tuple[Thing, Question]]:
+    """The undoubted questions for the colour or the shape of one thing, each with the thing that it means."""
+    view = _View(scene)
+    found = [
+        (thing, Question("attribute", f"what color is the {name} ?", thing.color, COLOR_NAMES))
+        for thing, name in view.named
+        if name == thing.shape
+    ]
+    return found + [
+        (
+            thing,
+            Question("identity", f"what shape is the {thing.color} thing ?", thing.shape, SHAPES),
+        )
+        for thing in scene.things
+        if view.colors[thing.color] == 1
+    ]
+
+
 def _attribute(view: _View) -> list[Question]:
     found = []
     for thing, name in view.named:

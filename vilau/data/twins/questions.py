@@ -27,6 +27,7 @@ from vilau.world.questions import (
     sample_questions,
 )
 from vilau.world.scene import LEVELS, Level, Scene, pick, stream_rng
+from vilau.world.snapshots import KINDS, Snapshot, snapshot_question
 
 GQA_FAMILIES = ("attribute", "exist", "relation", "relation_open", "compare")
 GQA_PER_IMAGE = 2
@@ -66,7 +67,7 @@ class Place:
 class Asked:
     """One question of a twin."""
 
-    shown: Scene | Clip
+    shown: Scene | Clip | Snapshot
     prompt: str
     question: Question
     """Family, truth and the answers of its kind, in words."""
@@ -113,7 +114,16 @@ def ask_textvqa(place: Place, turn: int, index: int) -> list[Asked]:
     return asked
 
 
-def _annotated(scene: Scene, question: Question, rng: random.Random, number: str) -> Asked:
+def ask_vizwiz(place: Place, turn: int, index: int) -> list[Asked]:
+    """Pictures that are blurred, dark, cropped, or do not show what is asked about, in turn; ten annotators."""
+    rng = place.rng("vizwiz", index)
+    found = snapshot_question(place.scene(index), KINDS[turn % len(KINDS)], rng)
+    return [_annotated(*found, rng, f"{index}00")] if found else []
+
+
+def _annotated(
+    shown: Scene | Snapshot, question: Question, rng: random.Random, number: str
+) -> Asked:
     accepted = annotate(question, rng)
     row = {
         "question_id": int(number),
@@ -126,7 +136,7 @@ def _annotated(scene: Scene, question: Question, rng: random.Random, number: str
             for number, answer in enumerate(accepted)
         ],
     }
-    return Asked(scene, question.question, question, row, tuple(accepted))
+    return Asked(shown, question.question, question, row, tuple(accepted))
 
 
 def ask_gqa(place: Place, turn: int, index: int) -> list[Asked]:

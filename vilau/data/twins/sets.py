@@ -21,6 +21,7 @@ from vilau.data.twins.questions import (
     ask_mmvet,
     ask_okvqa,
     ask_textvqa,
+    ask_vizwiz,
     ask_vqav2,
     pope_asker,
     video_asker,
@@ -33,6 +34,7 @@ from vilau.world.clips import Clip, render_clip
 from vilau.world.families import Question
 from vilau.world.render import render
 from vilau.world.scene import pick, stream_rng
+from vilau.world.snapshots import Snapshot
 
 NUM_PRIOR_SCENES = 1000
 """Training scenes from which frequencies and blind answers are counted."""
@@ -75,6 +77,7 @@ TWINS: dict[str, Twin] = {
     "world_mmbench": Twin("mmbench", _fixed(ask_mmbench)),
     "world_scienceqa": Twin("scienceqa_img", _fixed(ask_scienceqa)),
     "world_ok_vqa": Twin("ok_vqa", _fixed(ask_okvqa)),
+    "world_vizwiz_vqa": Twin("vizwiz_vqa", _fixed(ask_vizwiz)),
     "world_msvd_qa": _video("msvd_qa", "motion", "direction", "attribute", num_objects=(1, 1)),
     "world_msrvtt_qa": _video(
         "msrvtt_qa", "motion", "direction", "speed", "temporal", "event_order", "number"
@@ -123,6 +126,8 @@ class TwinSet:
     def pictures(self, index: int) -> np.ndarray:
         """Draw what question ``index`` is about: uint8 ``(F, H, W, 3)``, F is 1 for a picture."""
         shown = self.asked[index].shown
+        if isinstance(shown, Snapshot):
+            return shown.pixels[None]
         if not isinstance(shown, Clip):
             return render(shown)[None]
         return render_clip(shown)[frame_indices(shown.num_frames, self.num_frames)]
