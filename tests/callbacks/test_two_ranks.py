@@ -130,7 +130,7 @@ def test_two_ranks_measure_the_same_as_one(tmp_path) -> None:
     assert first == second
     assert first.keys() == alone.keys()
     assert any("vqa_comp" in name for name in first)
-    assert first["test/mme_perception"] == 50.0
+    assert first["test/mme_OCR_score"] == 50.0
     assert 0 < first["val/retrieval_text_to_image_r5"] < 1
     assert first["test/clip_score"] > 0
     # Which real images stand in for drawings, and which others a prompt is judged by, depends on

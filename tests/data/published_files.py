@@ -95,11 +95,20 @@ def pope(folder: Path) -> None:
     coco(folder, 1)
 
 
+MME_FOLDER = "MME_Benchmark_release_version"
+MME_CATEGORIES = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark", "artwork", "OCR",
+    "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning",
+)  # fmt: skip
+
+
 def mme(folder: Path) -> None:
-    top = folder / "MME_Benchmark_release_version"
+    top = folder / MME_FOLDER
     lines = "Is it red? Please answer yes or no.\tYes\nIs it blue? Please answer yes or no.\tNo\n"
-    picture(top / "color" / "1.jpg")
-    write(top / "color" / "1.txt", lines)
+    for category in MME_CATEGORIES:
+        if category != "posters":
+            picture(top / category / "1.jpg")
+            write(top / category / "1.txt", lines)
     picture(top / "posters" / "images" / "2.png")
     write(top / "posters" / "questions_answers_YN" / "2.txt", lines)
 

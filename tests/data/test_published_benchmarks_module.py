@@ -236,14 +236,17 @@ def test_answers_and_scores_are_those_of_eval(tmp_path: Path, model_folder: Path
             max_new_tokens=limits[name],
             fit="squash",
             quirks=None,
+            dtype=None,
+            ocr=False,
         )
         out, benchmark = tmp_path / "eval", QUESTION_BENCHMARKS[name]
-        scores = asking.ask_benchmark(
+        scores, passport = asking.ask_benchmark(
             evaluation.model, benchmark, tmp_path / benchmark.folder, out, args
         )
         rows = (out / f"{name}.jsonl", tmp_path / "predictions" / f"{name}.jsonl")
         one, other = ([json.loads(x) for x in path.read_text().splitlines()] for path in rows)
         assert one == other
+        assert passport.num_samples == len(one)
         stem = f"{name}_string_match" if name == "msvd_qa" else name
         assert {f"test/{stem}_{key}": value for key, value in scores.items()} == {
             key: value for key, value in measured.items() if key.startswith(f"test/{stem}_")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from vilau.errors import DataError
+from vilau.data.published.images import MME_CATEGORIES
+from vilau.errors import ConfigError, DataError
 from vilau.metrics.answers import (
     BENCHMARKS,
     JUDGED,
@@ -16,8 +17,10 @@ from vilau.metrics.answers import (
     answer_metric,
 )
 from vilau.metrics.judged import read_grade, read_verdict
+from vilau.metrics.mme import MME_COGNITION, MME_PERCEPTION, WorldMME
 from vilau.metrics.open_ended import element_share
 from vilau.metrics.video_qa import match_verdict
+from vilau.world.pairs import PAIR_CATEGORIES
 
 
 def test_every_benchmark_says_in_its_passport_what_read_the_answers() -> None:
@@ -62,12 +65,63 @@ def test_pope_means_need_all_three_settings() -> None:
     ("said", "points"), [(("Yes", "No"), 200.0), (("Yes", "Yes"), 50.0), (("No", "Yes"), 0.0)]
 )
 def test_mme_points_of_one_pair(said: tuple[str, str], points: float) -> None:
-    metric = MME()
-    rows = [{"answer": truth, "category": "OCR", "question_id": "1.png"} for truth in ("Yes", "No")]
-    metric.update_rows(list(said), rows)
+    metric = MME(expected=["OCR"])
+    metric.update_rows(list(said), mme_pair("OCR"))
     scores = metric.compute()
     assert float(scores["perception"]) == float(scores["OCR_score"]) == points
-    assert float(scores["cognition"]) == 0.0
+    assert "cognition" not in scores  # never asked is not 0 points
+
+
+def mme_pair(category: str) -> list[dict[str, str]]:
+    return [
+        {"answer": truth, "category": category, "question_id": "1.png"} for truth in ("Yes", "No")
+    ]
+
+
+def test_a_part_of_mme_is_not_summed() -> None:
+    metric = MME()
+    for category in MME_PERCEPTION[:-1]:
+        metric.update_rows(["Yes", "No"], mme_pair(category))
+    wanted = (
+        "perception lacks OCR and cognition lacks commonsense_reasoning, numerical_calculation, "
+        "text_translation, code_reasoning: left out; ask these too"
+    )
+    with pytest.warns(UserWarning, match=wanted):
+        scores = metric.compute()
+    assert not {"perception", "cognition"} & set(scores)
+    assert float(scores["scene_score"]) == 200.0
+    assert metric.passport(details="so").details == "so"
+    whole = MME()
+    for category in MME_PERCEPTION + MME_COGNITION[:1]:
+        whole.update_rows(["Yes", "No"], mme_pair(category))
+    with pytest.warns(UserWarning, match="but cognition lacks numerical_calculation"):
+        scores = whole.compute()
+    assert float(scores["perception"]) == 2000.0
+    assert whole.passport().details == "perception 10 of 10 categories, at most 2000"
+
+
+def test_the_twin_of_mme_sums_what_its_level_has() -> None:
+    metric = WorldMME()
+    for category in PAIR_CATEGORIES:
+        if category != "OCR":
+            metric.update_rows(["Yes", "No"], mme_pair(category))
+    scores = metric.compute()
+    assert (float(scores["perception"]), float(scores["cognition"])) == (1800.0, 800.0)
+    assert metric.passport("x", 4, "baseline: chance").details == (
+        "baseline: chance; perception 9 of 10 categories, at most 1800; cognition 4 of 4 categories, at most 800"
+    )
+    told = WorldMME(expected=PAIR_CATEGORIES)
+    told.update_rows(["Yes", "No"], mme_pair("count"))
+    with pytest.warns(UserWarning, match="perception lacks existence, position"):
+        assert "perception" not in told.compute()
+
+
+def test_the_readers_folders_are_the_scores_categories() -> None:
+    assert sorted(MME_CATEGORIES) == sorted(MME_PERCEPTION + MME_COGNITION)
+    with pytest.raises(
+        ConfigError, match="expected holds the category 'colour'. Did you mean 'color'"
+    ):
+        MME(expected=["colour"])
 
 
 def test_seed_reports_only_what_was_asked() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from vilau.apps.evaluation.suites import (
     QUESTIONS,
     SUITES,
     Listed,
+    check_ocr,
     chosen_names,
     known_benchmarks,
     not_in,
@@ -109,8 +111,14 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--templates",
-        metavar="FILE",
-        help="of ImageNet's prompts, one per line (default: CLIP's eight)",
+        metavar="NAME",
+        help="ImageNet's prompts: openai, CLIP's 80; photos, its best eight; or a file with one per line "
+        "(default: openai)",
+    )
+    parser.add_argument(
+        "--ocr",
+        action="store_true",
+        help="put OCR tokens into the questions of TextVQA, as LLaVA does (about ten points)",
     )
     parser.add_argument(
         "--rescore",
@@ -130,25 +138,31 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; returns the exit code. Raises the errors of ``vilau.errors``."""
+    if args.ocr and (args.rescore or args.write_lmms_tasks):
+        raise ConfigError(
+            "--ocr is for asking; leave it out with --rescore and --write-lmms-tasks."
+        )
     if args.rescore:
         return _rescore(args)
     if args.write_lmms_tasks:
         return _write_tasks(args)
     world = args.world or any(name.startswith("world_") for name in args.benchmarks)
     names = chosen_names(args.suite, args.benchmarks, world=world)
+    if args.ocr:
+        check_ocr(names)
     for lacking in not_in(args.suite, world=world) if args.suite else ():
         why = "it has no twin" if world else "its data are not read here"
         say(f"{args.suite}: the column {lacking} stays empty, {why}")
     if world:
         return _run_world(names, args)
-    listed = known_benchmarks()
+    listed = known_benchmarks(ocr=args.ocr)
     chosen = [listed[name] for name in names]
     data = Path(args.data or os.environ.get(DATA_VARIABLE) or "data/benchmarks").expanduser()
     ready = [one for one in chosen if tell(one, data)]
     if args.check or not ready:
         return 0 if len(ready) == len(chosen) else 1
     _check_model(args)
-    _check_style(ready, args)
+    _check_style([one.name for one in ready if one.kind == QUESTIONS], args)
     out = Path(args.out).expanduser()
     begin(out, args)
     model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
@@ -174,7 +188,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
     from vilau.apps.evaluation.asking import ask_benchmark
     from vilau.apps.evaluation.drawing import draw_benchmark
     from vilau.apps.evaluation.zero_shot import classify_imagenet
-    from vilau.data.published.catalogue import QUESTION_BENCHMARKS
+    from vilau.data.published.catalogue import question_benchmarks
     from vilau.metrics.answers import without_judge
 
     if one.kind == DRAWINGS:
@@ -183,15 +197,17 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
             say(f"  {line}")
         return
     if one.kind == QUESTIONS:
-        scores = ask_benchmark(model, QUESTION_BENCHMARKS[one.name], folder, out, args)
+        benchmark = question_benchmarks(ocr=args.ocr)[one.name]
+        scores, passport = ask_benchmark(model, benchmark, folder, out, args)
     else:
-        scores = classify_imagenet(folder, args)
+        scores, passport = classify_imagenet(folder, args)
     shown = {
         f"{without_judge(one.name)}/{name}": {
             "value": value,
             "remark": one.remark,
             "style": args.style,
             "limit": args.limit,
+            "passport": asdict(passport),
         }
         for name, value in scores.items()
     }
@@ -200,6 +216,7 @@ def _run_one(one: Listed, folder: Path, model: Any, out: Path, args: argparse.Na
 
 def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
     from vilau.apps.evaluation.twins import run_twins
+    from vilau.metrics.answers import TWINS
 
     for name in names:
         say(f"{name}: drawn, nothing is missing")
@@ -207,9 +224,10 @@ def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
         return 0
     _check_model(args)
     _check_world(args)
+    _check_style([name for name in names if name in TWINS], args)
     out = Path(args.out).expanduser()
     begin(out, args, world=True)
-    keep(out, run_twins(names, out, args))
+    run_twins(names, out, args)
     return 0
 
 
@@ -229,13 +247,12 @@ def _check_world(args: argparse.Namespace) -> None:
             )
 
 
-def _check_style(ready: Sequence[Listed], args: argparse.Namespace) -> None:
-    """Raise ``ConfigError`` where one of the benchmarks is not read in ``--style``, before the others are asked."""
+def _check_style(names: Iterable[str], args: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` where the answers to one are not read in ``--style``, before the others are asked."""
     from vilau.metrics.answers import answer_metric, unjudged
 
-    for one in ready:
-        if one.kind == QUESTIONS:
-            answer_metric(unjudged(one.name), args.style)
+    for name in names:
+        answer_metric(unjudged(name), args.style)
 
 
 def _rescore(args: argparse.Namespace) -> int:

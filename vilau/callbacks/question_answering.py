@@ -51,8 +51,9 @@ class QuestionAnswering(MeasuringCallback):
     A published benchmark or its twin, whose questions come with ``rows``, is scored by its own rules
     (`vilau.metrics.answers.answer_metric`): ``test/mme_perception``, ``test/world_seedbench_all``, and
     so on; what else answers its questions by the same rules: ``test/world_mme_perception_chance``,
-    ``_blind`` and ``_ceiling``, each the mean of its guessers' scores. No judge model is asked: where one
-    belongs (MM-Vet, video questions) strings are compared, and the number is called so:
+    ``_blind`` and ``_ceiling``, each the mean of its guessers' scores. Of MME a part of the categories has no
+    ``perception``; the twin's is over those its level has, and its passport says how many. No judge model is
+    asked: where one belongs (MM-Vet, video questions) strings are compared, and the number is called so:
     ``test/mmvet_string_match_score``.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks

@@ -13,14 +13,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vilau.data.published.questions import PublishedBenchmark, PublishedQuestion
+    from vilau.types import Passport
 
 PART = ".part"
 
 
 def ask_benchmark(
     model: Any, benchmark: PublishedBenchmark, folder: Path, out: Path, args: Any
-) -> dict[str, float]:
-    """Ask all questions whose answers are not in ``out`` yet, and score.
+) -> tuple[dict[str, float], Passport]:
+    """Ask all questions whose answers are not in ``out`` yet, and score; returns the scores and their passport.
 
     Writes ``<benchmark>.jsonl``: the published columns, ``prompt`` and ``prediction`` of each question. An
     unfinished file ends in ``.part``; the same command goes on with it.
@@ -28,6 +29,7 @@ def ask_benchmark(
     Raises:
         DataError: data are broken, media are missing, or the file holds answers to other questions.
     """
+    from vilau.apps.evaluation.passports import question_passport
     from vilau.data.published.media import check_media
     from vilau.data.published.questions import limited
     from vilau.metrics.answers import answer_metric, unjudged
@@ -46,7 +48,7 @@ def ask_benchmark(
     scores = score_predictions([path], metric)
     if benchmark.name == "mmvet":
         write_for_judge(path, out / "mmvet-for-the-judge.json")
-    return scores
+    return scores, question_passport(metric, benchmark, questions, folder, args)
 
 
 def ask(

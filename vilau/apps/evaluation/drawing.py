@@ -128,9 +128,7 @@ def commands(name: str, folder: Path, out: Path, args: Any) -> list[str]:
         paths = [script, target, folder / PROMPTS, folder / SKILLS]
         return ["pip install t2v-metrics==3.0", shlex.join(["python", *map(str, paths)])]
     if name == "vbench":
-        places = ["--videos_path", str(target), "--full_json_dir", str(folder / VBENCH)]
-        line = ["vbench", "evaluate", *places, "--dimension", *VBENCH_DIMENSIONS]
-        return ["pip install vbench", shlex.join(line)]
+        return vbench_commands(target, folder / VBENCH, out)
     real = folder / IMAGES
     compared = [(real, target)]
     if args.floors:
@@ -142,3 +140,38 @@ def commands(name: str, folder: Path, out: Path, args: Any) -> list[str]:
     )
     lines = [shlex.join(["python", "-c", call, str(one), str(other)]) for one, other in compared]
     return ["pip install clean-fid==0.1.35 'scipy<1.18'", *lines]
+
+
+def vbench_commands(clips: Path, prompts: Path, out: Path) -> list[str]:
+    """Return VBench's command lines: static clips are picked out, each dimension is scored, the scores are summed.
+
+    Its front end takes one dimension a call. The sum is made by a script of its repository, which no wheel holds,
+    over a zip of the results; a dimension that is not in it counts as 0 there.
+    """
+    results, still = out / "vbench_results", out / "vbench_static"
+    packed, unpacked = out / "vbench_results.zip", out / "vbench_unpacked"
+    picked = ["vbench", "static_filter", "--videos_path", clips, "--result_path", still]
+    lines = [_line(*picked)]
+    for dimension in VBENCH_DIMENSIONS:
+        # Flickering is judged on clips in which nothing else moves; the filter leaves them in this folder.
+        seen = still / "filtered_videos" if dimension == "temporal_flickering" else clips
+        places = ["--videos_path", seen, "--full_json_dir", _twice(prompts)]
+        kept = ["--output_path", _twice(results)]
+        lines.append(_line("vbench", "evaluate", *places, *kept, "--dimension", dimension))
+    total = ["VBench/scripts/cal_final_score.py", "--zip_file", packed, "--model_name", unpacked]
+    return [
+        "pip install vbench==0.1.5 'detectron2@git+https://github.com/facebookresearch/detectron2.git'",
+        *lines,
+        "git clone https://github.com/Vchitect/VBench",
+        f"(cd {shlex.quote(str(results))} && zip -r {shlex.quote(f'../{packed.name}')} .)",
+        _line("python", *total),
+    ]
+
+
+def _line(*words: object) -> str:
+    return shlex.join(map(str, words))
+
+
+def _twice(path: Path) -> str:
+    """Quote a path for the shell that VBench's front end starts: it quotes the folder of clips alone."""
+    return shlex.quote(str(path))

@@ -22,7 +22,7 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     folder = model_folder(args.model)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    names = ("guidance_scale", "seed", "max_new_tokens", "dtype", "fit", "quirks")
+    names = ("guidance_scale", "seed", "max_new_tokens", "dtype", "fit", "quirks", "ocr")
     record = {
         "model": str(folder.resolve()), "files": short_hash(sizes),
         **{name: getattr(args, name) for name in names},
@@ -32,6 +32,7 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     path = out / RECORD
     held = _read(path) if path.exists() else {}
     if held:
+        held = {"ocr": False, **held}  # a folder of before that option
         # A folder of published benchmarks may also take in twins, of one level.
         held = {"level": args.level, **held} if world else held
         unlike = [name for name, value in record.items() if held.get(name) != value]
@@ -45,10 +46,18 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
         part.write_text(text + "\n", encoding="utf-8")
 
 
-def keep(out: Path, numbers: dict[str, Any]) -> None:
-    """Print numbers and add them to ``results.json``."""
+def kept(out: Path) -> dict[str, Any]:
+    """Return the numbers in ``results.json``, none where there is no such file."""
     path = out / RESULTS
-    held = _read(path) if path.exists() else {}
+    return _read(path) if path.exists() else {}
+
+
+def keep(out: Path, numbers: dict[str, Any], *, twin: str = "") -> None:
+    """Print numbers and add them to ``results.json``, in the place of all that a ``twin`` has there."""
+    path = out / RESULTS
+    held = {
+        name: found for name, found in kept(out).items() if not twin or found.get("twin") != twin
+    }
     with written(path) as part:
         text = json.dumps(held | numbers, indent=1, ensure_ascii=False)
         part.write_text(text + "\n", encoding="utf-8")

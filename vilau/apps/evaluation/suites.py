@@ -52,15 +52,15 @@ class Listed:
         return [folder / need for need in self.needs if not (folder / need).exists()]
 
 
-def known_benchmarks() -> dict[str, Listed]:
-    """Return all published benchmarks by name."""
+def known_benchmarks(*, ocr: bool = False) -> dict[str, Listed]:
+    """Return all published benchmarks by name, with ``ocr`` those that have OCR tokens with what these need."""
     # Imported here: readers of data bring Pillow and torch along, and --help must answer at once.
-    from vilau.data.published.catalogue import QUESTION_BENCHMARKS
+    from vilau.data.published.catalogue import question_benchmarks
     from vilau.data.published.drawings import DRAWN_BENCHMARKS
 
     asked = (
         Listed(one.name, one.title, QUESTIONS, one.needs, "", one.remark, one.files_of)
-        for one in QUESTION_BENCHMARKS.values()
+        for one in question_benchmarks(ocr=ocr).values()
     )
     drawn = (
         Listed(one.name, one.title, DRAWINGS, one.needs, one.scorer)
@@ -108,6 +108,19 @@ def not_in(suite: str, *, world: bool) -> list[str]:
     """Return what the suite's table has, but this program or, with ``world``, the drawn world has not."""
     lacking = [NOT_HERE[suite]] if suite in NOT_HERE else []
     return lacking + [name for name in SUITES[suite] if world and name not in twins().values()]
+
+
+def check_ocr(names: Sequence[str]) -> None:
+    """Raise ``ConfigError`` where none of the benchmarks has OCR tokens."""
+    # Imported here: see `known_benchmarks`.
+    from vilau.data.published.catalogue import OCR_BENCHMARKS
+
+    having = [*OCR_BENCHMARKS, *(name for name, real in twins().items() if real in OCR_BENCHMARKS)]
+    if not set(having) & set(names):
+        raise ConfigError(
+            f"--ocr puts OCR tokens into the questions of {' and '.join(having)}, but {', '.join(names)} is asked for; "
+            "add one of these, or leave --ocr out."
+        )
 
 
 def twins() -> dict[str, str]:

@@ -4,46 +4,54 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vilau.apps.common import device_of, model_folder
+from vilau.apps.common import device_of, model_folder, say
+from vilau.apps.evaluation.passports import OCR_DETAIL
+from vilau.apps.evaluation.results import RESULTS, keep, kept
 
+OCR_TWIN = "world_textvqa"
 PRIOR_SCENES = 1000
 """Training scenes that tell the blind what is frequent."""
 
 
-def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
-    """Measure a model on twins; returns value and passport of each number.
+def run_twins(names: Sequence[str], out: Path, args: Any) -> None:
+    """Measure a model on twins, one after the other; each one's numbers are kept before the next is asked.
 
-    Answers go to ``out/predictions``, a file per benchmark.
+    A twin whose numbers ``out`` holds, read in the same style and of as many questions, is left as it is. Answers
+    go to ``out/predictions``, a file per benchmark.
     """
-    import lightning.pytorch as pl
-
-    from vilau.callbacks.category_fid import CategoryFID
-    from vilau.callbacks.category_judge import CategoryJudge
-    from vilau.callbacks.clip_quality import ClipQuality
-    from vilau.callbacks.question_answering import QuestionAnswering
-    from vilau.callbacks.skill_scores import SkillScores
-    from vilau.data.twins.prompts import GENAI, MJHQ, VBENCH
     from vilau.training.evaluate import Evaluation
 
-    device = device_of(args.device)
+    done = {name for name in names if _is_done(name, out, args)}
+    for name in sorted(done):
+        say(f"{name}: measured before, its numbers stand in {out / RESULTS}")
+    if done.issuperset(names):
+        return
     module = Evaluation(
         str(model_folder(args.model)),
         guidance_scale=args.guidance_scale,
         max_new_tokens=args.max_new_tokens or 16,
         seed=args.seed,
     )
-    data = twin_data(names, module.model.tokenizer.spec.image_size, args)
-    callbacks: list[Any] = [QuestionAnswering(style=args.style)]
-    extra: dict[str, list[Any]] = {
-        GENAI: [SkillScores],
-        MJHQ: [CategoryFID, CategoryJudge],
-        VBENCH: [ClipQuality],
-    }
-    callbacks += [make() for name in extra if name in names for make in extra[name]]
+    for name in names:
+        if name not in done:
+            keep(out, run_twin(name, module, out, args), twin=name)
+
+
+def run_twin(name: str, module: Any, out: Path, args: Any) -> dict[str, Any]:
+    """Measure a model on one twin; returns value and passport of each number, and what it was asked for with."""
+    import lightning.pytorch as pl
+
+    device = device_of(args.device)
+    data = twin_data([name], module.model.tokenizer.spec.image_size, args)
+    with_ocr = args.ocr and name == OCR_TWIN
+    if with_ocr:
+        data.setup()
+        data.sets = [_with_tokens(found) for found in data.sets]
+    callbacks = _callbacks(name, args)
     trainer = pl.Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,
         devices=1 if device.index is None else [device.index],
@@ -54,13 +62,54 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> dict[str, Any]:
         enable_progress_bar=sys.stderr.isatty(),
         callbacks=list(callbacks),  # the trainer adds its own
     )
-    numbers: dict[str, float] = {}
-    for measured in trainer.test(module, data, verbose=False):
-        numbers |= {name.split("/dataloader_idx")[0]: float(v) for name, v in measured.items()}
-    passports = {
-        name: asdict(p) for callback in callbacks for name, p in callback.passports.items()
+    (measured,) = trainer.test(module, data, verbose=False)
+    passports = {n: asdict(p) for callback in callbacks for n, p in callback.passports.items()}
+    if with_ocr:
+        for found in passports.values():
+            found["details"] = "; ".join(filter(None, [found["details"], OCR_DETAIL]))
+    return {
+        full: {"value": float(value), "passport": passports.get(full), **_marks(name, args)}
+        for full, value in measured.items()
     }
-    return {name: {"value": v, "passport": passports.get(name)} for name, v in numbers.items()}
+
+
+def _callbacks(name: str, args: Any) -> list[Any]:
+    from vilau.callbacks.category_fid import CategoryFID
+    from vilau.callbacks.category_judge import CategoryJudge
+    from vilau.callbacks.clip_quality import ClipQuality
+    from vilau.callbacks.question_answering import QuestionAnswering
+    from vilau.callbacks.skill_scores import SkillScores
+    from vilau.data.twins.prompts import GENAI, MJHQ, VBENCH
+
+    if name == MJHQ:
+        return [CategoryFID(), CategoryJudge()]
+    if name in (GENAI, VBENCH):
+        return [SkillScores() if name == GENAI else ClipQuality()]
+    return [QuestionAnswering(style=args.style)]
+
+
+def _marks(name: str, args: Any) -> dict[str, Any]:
+    """What a twin's numbers depend on that the folder's record does not hold; drawings are read in no style."""
+    from vilau.data.twins.prompts import DRAWN
+
+    return {"twin": name, "style": None if name in DRAWN else args.style, "limit": args.limit}
+
+
+def _is_done(name: str, out: Path, args: Any) -> bool:
+    marks = _marks(name, args)
+    return any(
+        all(found.get(key) == value for key, value in marks.items()) for found in kept(out).values()
+    )
+
+
+def _with_tokens(found: Any) -> Any:
+    """Return a twin's set with the OCR tokens of each row in its question."""
+    from vilau.data.published.ocr import with_tokens
+
+    asked = [
+        replace(one, prompt=with_tokens(one.prompt, one.row["ocr_tokens"])) for one in found.asked
+    ]
+    return replace(found, asked=asked)
 
 
 def twin_data(names: Sequence[str], image_size: int, args: Any) -> Any:

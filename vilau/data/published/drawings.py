@@ -104,6 +104,6 @@ DRAWN_BENCHMARKS: dict[str, DrawnBenchmark] = {
             "genai", "GenAI-Bench-527", (PROMPTS, SKILLS), read_genai,
             "t2v-metrics 3.0 with the weights of clip-flant5-xxl",
         ),
-        DrawnBenchmark("vbench", "VBench", (VBENCH,), read_vbench, "VBench"),
+        DrawnBenchmark("vbench", "VBench", (VBENCH,), read_vbench, "VBench 0.1.5 and the script of its repository"),
     )
 }  # fmt: skip

@@ -20,6 +20,11 @@ from vilau.errors import DataError
 COCO = "val2014/COCO_val2014_{:012d}.jpg"
 POPE_SETTINGS = ("random", "popular", "adversarial")
 MME_FOLDER = "MME_Benchmark_release_version"
+MME_CATEGORIES = (
+    "artwork", "celebrity", "code_reasoning", "color", "commonsense_reasoning", "count", "existence", "landmark",
+    "numerical_calculation", "OCR", "position", "posters", "scene", "text_translation",
+)  # fmt: skip
+"""A folder each; perception sums ten of them and cognition four, so a part of them is another number."""
 MME_ENDING = " Please answer yes or no."
 IMAGE_SUFFIXES = (".jpg", ".png", ".jpeg")
 REASONING = (
@@ -214,7 +219,9 @@ IMAGE_BENCHMARKS = (
         "pope", "POPE", (*(f"coco_pope_{setting}.json" for setting in POPE_SETTINGS), "val2014"), read_pope,
         max_new_tokens=128,
     ),
-    PublishedBenchmark("mme", "MME", (MME_FOLDER,), read_mme),
+    PublishedBenchmark(
+        "mme", "MME", tuple(f"{MME_FOLDER}/{category}" for category in MME_CATEGORIES), read_mme,
+    ),
     PublishedBenchmark(
         "mmvet", "MM-Vet", ("mm-vet.json", "images"), read_mmvet, max_new_tokens=1024,
         remark="string match; for MM-Vet's own number give mmvet-for-the-judge.json to its evaluator",
