@@ -190,6 +190,19 @@ def test_the_later_of_two_equal_steps_counts(tmp_path: Path) -> None:
     assert (curve.steps, curve.values) == ([5], [2.0])
 
 
+def test_what_a_resumed_run_strikes_out_is_no_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SummaryWriter(str(tmp_path), filename_suffix="first") as writer:
+        for step in range(6):
+            writer.add_scalar("loss", float(step), step)
+    with SummaryWriter(str(tmp_path), filename_suffix="second", purge_step=4) as writer:
+        writer.add_scalar("loss", 9.0, 4)
+    curve = read_events(tmp_path).curves["loss"]
+    assert (curve.steps, curve.values) == ([0, 1, 2, 3, 4], [0.0, 1.0, 2.0, 3.0, 9.0])
+    assert not caplog.records
+
+
 def test_a_run_without_events(tmp_path: Path) -> None:
     assert read_events(tmp_path) == Events()
 

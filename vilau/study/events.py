@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +46,8 @@ def read_events(run_dir: Path) -> Events:
         return Events()
     guidance = {"scalars": _ALL, "images": _LAST, "histograms": _LAST, "tensors": _LAST}
     reader = EventAccumulator(str(run_dir), size_guidance=guidance)
-    reader.Reload()
+    with _only_errors():
+        reader.Reload()
     tags = reader.Tags()
     curves = {}
     for tag in tags["scalars"]:
@@ -56,3 +60,15 @@ def read_events(run_dir: Path) -> Events:
         last = reader.Images(tag)[-1]
         pictures[tag] = Picture(last.step, last.encoded_image_string, last.width, last.height)
     return Events(curves, pictures)
+
+
+@contextmanager
+def _only_errors() -> Iterator[None]:
+    """Keep TensorBoard from warning of the events that a resumed run strikes out on purpose."""
+    logger = logging.getLogger("tensorboard")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
