@@ -19,6 +19,7 @@ from vilau.apps.chat import Conversation
 from vilau.data.forms import conversation
 from vilau.layers.pixels import to_float
 from vilau.models.vila_u.config import PromptConfig
+from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.rows import Layout
 from vilau.types import Segment
 
@@ -46,7 +47,23 @@ def chat(vilau: Command, model_folder: Path) -> Command:
     return call
 
 
-def test_one_answer(chat: Command, photos: Path, answers: Answers) -> None:
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor | None]:
+    """The pictures that models are asked about: their tiny answers may be the same to all."""
+    found = []
+    ask = VilaU.generate_text
+
+    def spy(model: VilaU, images: torch.Tensor | None, *args: Any, **settings: Any) -> Any:
+        found.append(images)
+        return ask(model, images, *args, **settings)
+
+    monkeypatch.setattr(VilaU, "generate_text", spy)
+    return found
+
+
+def test_one_answer(
+    chat: Command, photos: Path, answers: Answers, shown: list[torch.Tensor | None]
+) -> None:
     assert chat("--prompt", QUESTION) == (0, answers(None, QUESTION) + "\n", "")
     one = chat("--prompt", QUESTION, "--image", photos / "b.png")
     assert one == (0, answers([1], QUESTION) + "\n", "")
@@ -55,7 +72,14 @@ def test_one_answer(chat: Command, photos: Path, answers: Answers) -> None:
     text = "is <image> like <image> ?"
     placed = chat("--prompt", text, "--image", photos / "c.png", "--image", photos / "a.png")
     assert placed[1] == answers([2, 0], text) + "\n"
-    assert len({one[1], two[1], placed[1]}) > 1
+    # Of each pair the first was asked by the command, the second by `answers`.
+    given = [None, [1], [2, 0], [2, 0]]
+    for pictures, expected in zip(shown[::2], given, strict=True):
+        if expected is None:
+            assert pictures is None
+        else:
+            assert pictures is not None
+            assert torch.equal(pictures, to_float(tiny.images(3))[expected])
 
 
 def test_an_empty_answer_is_said_to_be_one(chat: Command, monkeypatch: pytest.MonkeyPatch) -> None:
