@@ -258,8 +258,10 @@ def test_language_operations_equal_torchs_own_count() -> None:
     ids = torch.zeros(1, 24, dtype=torch.int64)
     # torch counts the whole attention table, we its causal half
     half = 2 * 24**2 * filled.hidden_size * filled.num_layers
-    assert measured(lambda: model.model(ids)) == body.flops + half
     hidden = torch.zeros(1, filled.hidden_size)
+    # Some releases of transformers turn positions into angles by a matrix product, which is not worth counting.
+    angles = measured(lambda: model.model.rotary_emb(hidden, torch.arange(24)[None]))
+    assert measured(lambda: model.model(ids)) - angles == body.flops + half
     assert measured(lambda: model.lm_head(hidden)) == logits.flops
 
 

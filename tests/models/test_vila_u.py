@@ -216,7 +216,7 @@ def test_one_batch_is_learnt_by_heart():
     batch = MultimodalBatch(tiny.images(2), [tiny.drawing(0), tiny.caption(1)])
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(100):
         terms = model.losses(batch)
         optimizer.zero_grad()
         terms.total().backward()

@@ -58,7 +58,8 @@ def test_greedy_codes_are_the_argmax_of_a_full_forward(model):
     assert codes.shape == (3, 16, 3)
     for prompt, image in zip(PROMPTS, codes, strict=True):
         assert torch.equal(forced_logits(model, prompt, image).argmax(dim=-1), image)
-    assert not torch.equal(codes[0], codes[1])
+    first, second = (forced_logits(model, prompt, codes[0]) for prompt in PROMPTS[:2])
+    assert (first - second).abs().max() > 0.01  # the prompt is read
 
 
 @torch.no_grad()

@@ -63,12 +63,12 @@ def test_a_text_that_several_results_share_is_read_once(model):
 @torch.no_grad()
 def test_each_depth_can_be_drawn_in_a_way_of_its_own(model):
     top_k = [24, 1, 24]
-    ways = [Sampling(top_k=k) for k in top_k]
+    ways = [Sampling(top_k=k, temperature=4.0) for k in top_k]
     codes = drawn(model, PROMPTS[:1], 1.0, [3], ways)
     logits = forced_logits(model, PROMPTS[0], codes[0])
     assert torch.equal(logits[:, 1].argmax(dim=-1), codes[0, :, 1])
     assert not torch.equal(logits[:, 0].argmax(dim=-1), codes[0, :, 0])
-    settings = {"guidance_scale": 1.0, "top_k": top_k, "top_p": 1.0}
+    settings = {"guidance_scale": 1.0, "temperature": 4.0, "top_k": top_k, "top_p": 1.0}
     image = model.generate_images(PROMPTS[0], seed=[3], **settings)
     torch.testing.assert_close(image, model.tokenizer.decode(codes).clamp(-1, 1))
 
