@@ -50,7 +50,13 @@ SLOW = ["--set", "first.model.step_s=0.2", "first.checkpoint_every_n_steps=4"]
 def start(shop: Workshop, runs: Path) -> "subprocess.Popen[str]":
     command = [sys.executable, "-m", "vilau", "run", str(shop.path), "--runs", str(runs), *SLOW]
     return subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd=REPO, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        cwd=REPO,
+        text=True,
+        # Where the tests run in the background the signal is ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
