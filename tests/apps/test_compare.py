@@ -147,8 +147,8 @@ def test_what_is_no_run(vilau, runs, tmp_path) -> None:
             f"holds runs but is none; give some of: {study}/aligned/tower, {runs[0]}",
         ),
         ([runs[0], cut], "cut off at step 30 of 800; start its study again"),
-        ([runs[0], empty], "empty holds no metrics.json"),
-        ([runs[0], broken], "broken.json cannot be read as a run's numbers"),
+        ([runs[0], empty], "empty holds neither metrics.json nor results.json; give"),
+        ([runs[0], broken], "broken.json holds no numbers of a run"),
         (
             [*runs, "--metrics", "val/rfd"],
             "--metrics val/rfd: no run measured it. Did you mean `val/rfid`?",
@@ -165,3 +165,26 @@ def test_help_says_what_is_compared(vilau, capsys) -> None:
     printed = " ".join(capsys.readouterr().out.split())
     assert "only where their passports are alike" in printed
     assert "example: vilau compare runs/" in printed
+
+
+def test_evaluations_are_compared_as_runs_are(vilau, tmp_path: Path) -> None:
+    for name, value, samples in (("one", 0.5, 600), ("two", 0.75, 600), ("three", 0.25, 8)):
+        passport = PASSPORT | {"metric": "GQA exact match", "num_samples": samples}
+        results = {
+            "test/world_gqa_accuracy": {"value": value, "passport": passport, "twin": "world_gqa"},
+            "test/said": {"value": 1.0, "passport": None},
+        }
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+    code, out, _ = vilau("compare", "one", "two/results.json")
+    assert code == 0
+    assert lines(out)[:3] == [["test/world_gqa_accuracy"], ["one", "0.5000"], ["two", "0.7500"]]
+    code, _, err = vilau("compare", "one", "three", "--metrics", "test/world_gqa_accuracy")
+    assert code == 2
+    assert "num_samples is `600`, elsewhere `8`" in err
+    (tmp_path / "one" / "results.json").write_text('{"a": 1}')
+    code, _, err = vilau("compare", "one", "two")
+    assert code == 2
+    assert (
+        "one/results.json holds no numbers of a run (it is another file, or damaged); give" in err
+    )

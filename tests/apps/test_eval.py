@@ -326,7 +326,7 @@ def test_twins_need_no_data(
     command = ("eval", "--benchmarks", "world_gqa", "world_msvd_qa", "world_genai", "world_mjhq",
                "--model", larger_model, "--limit", 2, "--max-new-tokens", 2, "--device", "cpu")  # fmt: skip
     assert vilau("eval", "--suite", "table3", "--world", "--check")[0] == 0
-    code, _, err = vilau(*command, "--data", "nowhere")
+    code, _, err = vilau(*command)
     assert code == 0, err
     results = json.loads((tmp_path / "evaluation" / "results.json").read_text())
     assert results["test/world_gqa_accuracy"]["passport"]["num_samples"] >= 2

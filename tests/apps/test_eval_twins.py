@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,13 @@ def test_the_same_command_goes_on_after_a_stop(
     )
     assert "test/world_mme_perception_ceiling" in found
     assert not any("cognition" in name for name in found)
-    # All is there: nothing is asked again. More questions are other numbers.
-    assert vilau(*command)[0] == 0
+    # All is there: nothing is asked again, and the numbers are shown. More questions are other numbers.
+    code, out, _ = vilau(*command)
+    assert code == 0
+    (line,) = (part for part in out.splitlines() if part.startswith("test/world_mme_perception "))
+    assert re.fullmatch(
+        r"test/world_mme_perception +[0-9.]+  chance [0-9.]+  blind [0-9.]+  ceiling 200.0000", line
+    )
     assert len(asked) == 4
     code, _, err = vilau("eval", "--benchmarks", "world_mme", "--model", larger_model,
                          "--limit", 4, *SETTINGS[2:])  # fmt: skip
@@ -100,3 +106,31 @@ def test_the_twins_ocr_tokens_stand_behind_the_question(
     code, _, err = vilau(*command, "--out", "without")
     assert code == 0, err
     assert "Reference" not in (tmp_path / "without/predictions/world_textvqa.jsonl").read_text()
+
+
+def test_what_is_refused_leaves_no_folder_that_stands_in_the_way(
+    vilau: Command, larger_model: Path, tmp_path: Path
+) -> None:
+    command = ("eval", "--benchmarks", "world_gqa", "--model", larger_model, *SETTINGS)
+    for options, message in (
+        (("--level", "bsae"), "--level is 'bsae'. Did you mean 'base'?"),
+        (
+            ("--data", "x"),
+            "--data is for the published benchmarks, not for the drawn world's twins",
+        ),
+    ):
+        code, _, err = vilau(*command, *options)
+        assert code == 2
+        assert message in err
+        assert not (tmp_path / "evaluation").exists()
+    weights = larger_model / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    assert vilau(*command)[0] == 2
+    assert not (tmp_path / "evaluation").exists()
+    (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "eval.json").write_text('{"model": "another"}')  # a killed one's
+    weights.write_bytes(whole)
+    code, _, err = vilau(*command)
+    assert code == 0, err
+    assert (tmp_path / "evaluation" / "results.json").exists()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vilau.apps.common import make_parser, note, say
+from vilau.apps.evaluation.results import RESULTS
 from vilau.errors import ConfigError, DataError
 from vilau.study.store import read_json
 from vilau.study.suggest import did_you_mean
@@ -27,7 +28,7 @@ Passport = dict[str, Any]
 
 @dataclass
 class Run:
-    """A finished run: how it is called in the table, and its ``metrics.json``."""
+    """A finished run or an evaluation: how it is called in the table, and its file of numbers."""
 
     label: str
     path: Path
@@ -69,7 +70,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.set_defaults(spill="runs")
     parser.add_argument(
-        "runs", metavar="RUN", nargs="+", help=f"folders of finished runs, or their {FILE}"
+        "runs",
+        metavar="RUN",
+        nargs="+",
+        help=f"folders of finished runs or of `vilau eval`, or their {FILE} or {RESULTS}",
     )
     parser.add_argument(
         "--metrics",
@@ -123,7 +127,7 @@ def run(args: argparse.Namespace) -> int:
 def read_runs(paths: Sequence[str]) -> list[Run]:
     """Read runs; raises ``ConfigError`` for fewer than two different ones, ``DataError`` for a broken one."""
     files = [metrics_file(text) for text in paths]
-    folders = [file.parent if file.name == FILE else file for file in files]
+    folders = [file.parent if file.name in (FILE, RESULTS) else file for file in files]
     twice = [str(path) for i, path in enumerate(folders) if path in folders[:i]]
     if twice:
         raise ConfigError(f"{twice[0]} is given twice; give different runs.")
@@ -133,14 +137,15 @@ def read_runs(paths: Sequence[str]) -> list[Run]:
 
 
 def metrics_file(text: str) -> Path:
-    """Return the ``metrics.json`` that a path means; raises ``DataError`` where there is none."""
+    """Return the file of numbers that a path means; raises ``DataError`` where there is none."""
     path = Path(text).expanduser()
     if path.is_file():
         return path
     if not path.exists():
         raise DataError(f"{text} does not exist; give the folder of a finished run, or its {FILE}.")
-    if (path / FILE).is_file():
-        return path / FILE
+    for name in (FILE, RESULTS):
+        if (path / name).is_file():
+            return path / name
     status = read_json(path / "status.json")
     if status:
         raise DataError(
@@ -151,13 +156,17 @@ def metrics_file(text: str) -> Path:
     if below:
         shown = ", ".join(below[:6]) + (f" and {len(below) - 6} more" if below[6:] else "")
         raise DataError(f"{text} holds runs but is none; give some of: {shown}.")
-    raise DataError(f"{text} holds no {FILE}; give the folder of a finished run.")
+    raise DataError(
+        f"{text} holds neither {FILE} nor {RESULTS}; give the folder of a finished run or of `vilau eval`."
+    )
 
 
 def read_run(label: str, file: Path) -> Run:
-    """Read one ``metrics.json``; raises ``DataError`` where it is none."""
+    """Read one file of numbers; raises ``DataError`` where it is none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+        if "metrics" not in content:
+            return _evaluation(label, file, content)
         numbers = {
             str(name): float(value)
             for group in (content.get("train_metrics", {}), content["metrics"])
@@ -168,10 +177,21 @@ def read_run(label: str, file: Path) -> Run:
                 f"vilau {content.get('versions', {}).get('vilau', '?')}"]  # fmt: skip
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise DataError(
-            f"{file} cannot be read as a run's numbers ({type(error).__name__}); give the {FILE} of a "
-            "finished run."
+            f"{file} holds no numbers of a run (it is another file, or damaged); give the {FILE} of a finished run, or "
+            f"the {RESULTS} of `vilau eval`."
         ) from error
     return Run(label, file, numbers, passports, ", ".join(filter(None, said)))
+
+
+def _evaluation(label: str, file: Path, content: dict[str, Any]) -> Run:
+    """What ``vilau eval`` measured: of each number its value, and the passport if it has one."""
+    numbers = {str(name): float(found["value"]) for name, found in content.items()}
+    passports = {
+        str(name): {**UNSAID, **found["passport"]}
+        for name, found in content.items()
+        if found.get("passport")
+    }
+    return Run(label, file, numbers, passports, "vilau eval")
 
 
 def short_names(folders: Sequence[Path]) -> list[str]:

@@ -20,7 +20,7 @@ from vilau.apps.common import (
     open_model,
     say,
 )
-from vilau.apps.evaluation.results import begin, keep
+from vilau.apps.evaluation.results import keep, recorded
 from vilau.apps.evaluation.suites import (
     DRAWINGS,
     QUESTIONS,
@@ -31,7 +31,7 @@ from vilau.apps.evaluation.suites import (
     known_benchmarks,
     not_in,
 )
-from vilau.errors import ConfigError
+from vilau.errors import ConfigError, DataError
 
 DATA_VARIABLE = "VILAU_BENCHMARKS"
 
@@ -55,7 +55,7 @@ def add_parser(subparsers: Any) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="single benchmarks, e.g. pope mme",
+        help="single benchmarks, e.g. pope mme, or world_pope; with --suite these too",
     )
     parser.add_argument("--model", metavar="MODEL", help=MODEL_HELP)
     add_opening(parser)
@@ -158,16 +158,18 @@ def run(args: argparse.Namespace) -> int:
     listed = known_benchmarks(ocr=args.ocr)
     chosen = [listed[name] for name in names]
     data = Path(args.data or os.environ.get(DATA_VARIABLE) or "data/benchmarks").expanduser()
+    if data.exists() and not data.is_dir():
+        raise DataError(f"{data} is a file; give the folder that holds a folder per benchmark.")
     ready = [one for one in chosen if tell(one, data)]
     if args.check or not ready:
         return 0 if len(ready) == len(chosen) else 1
     _check_model(args)
     _check_style([one.name for one in ready if one.kind == QUESTIONS], args)
     out = Path(args.out).expanduser()
-    begin(out, args)
-    model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
-    for one in ready:
-        _run_one(one, data / one.folder, model, out, args)
+    with recorded(out, args):
+        model = open_model(args) if any(one.kind != "zero-shot" for one in ready) else None
+        for one in ready:
+            _run_one(one, data / one.folder, model, out, args)
     return 0 if len(ready) == len(chosen) else 1
 
 
@@ -226,8 +228,8 @@ def _run_world(names: Sequence[str], args: argparse.Namespace) -> int:
     _check_world(args)
     _check_style([name for name in names if name in TWINS], args)
     out = Path(args.out).expanduser()
-    begin(out, args, world=True)
-    run_twins(names, out, args)
+    with recorded(out, args, world=True):
+        run_twins(names, out, args)
     return 0
 
 
@@ -238,7 +240,12 @@ def _check_model(args: argparse.Namespace) -> None:
 
 def _check_world(args: argparse.Namespace) -> None:
     """Refuse options that would do nothing: twins are drawn at the model's size and answered in float32."""
-    for name in ("dtype", "fit", "quirks", "allow_pickle"):
+    from vilau.data.names import nearest
+    from vilau.world.scene import LEVELS
+
+    if args.level not in LEVELS:
+        raise ConfigError(f"--level is '{args.level}'. {nearest(args.level, LEVELS)}")
+    for name in ("dtype", "fit", "quirks", "allow_pickle", "data"):
         if getattr(args, name):
             option = f"--{name.replace('_', '-')}"
             more = "; convert the model first (vilau convert)" if name == "allow_pickle" else ""

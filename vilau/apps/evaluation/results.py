@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,43 @@ from vilau.apps.files import check_writable, written
 from vilau.errors import DataError
 
 RESULTS, RECORD = "results.json", "eval.json"
+BESIDE = (
+    "chance",
+    "blind",
+    "ceiling",
+    "random_scene",
+    "empty_image",
+    "real",
+    "reconstruction",
+    "floor",
+    "rebuilt",
+)
+"""What a score's name ends in where it is that of a guesser, an oracle or other pictures, printed in its line."""
+ITSELF = ""
+
+
+@contextmanager
+def recorded(out: Path, args: argparse.Namespace, *, world: bool = False) -> Iterator[None]:
+    """Note what is measured inside; what is refused before anything was measured leaves nothing behind.
+
+    Raises:
+        DataError: the folder holds something of another model or settings.
+    """
+    new = not out.exists()
+    begin(out, args, world=world)
+    try:
+        yield
+    except BaseException:
+        if not _holds_more(out):
+            (out / RECORD).unlink(missing_ok=True)
+            if new and not any(out.iterdir()):
+                out.rmdir()
+        raise
+
+
+def _holds_more(out: Path) -> bool:
+    """Whether a folder holds answers, drawings or numbers beside its record."""
+    return any(path.is_file() and path != out / RECORD for path in out.rglob("*"))
 
 
 def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
@@ -30,7 +70,7 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     }  # fmt: skip
     check_writable(out)
     path = out / RECORD
-    held = _read(path) if path.exists() else {}
+    held = _read(path) if path.exists() and _holds_more(out) else {}
     if held:
         held = {"ocr": False, **held}  # a folder of before that option
         # A folder of published benchmarks may also take in twins, of one level.
@@ -61,10 +101,31 @@ def keep(out: Path, numbers: dict[str, Any], *, twin: str = "") -> None:
     with written(path) as part:
         text = json.dumps(held | numbers, indent=1, ensure_ascii=False)
         part.write_text(text + "\n", encoding="utf-8")
-    width = max((len(name) for name in numbers), default=0)
-    for name, found in numbers.items():
-        say(f"{name:<{width}}  {found['value']:.4f}")
+    show(numbers)
     note(f"written to {path}")
+
+
+def show(numbers: dict[str, Any]) -> None:
+    """Print a line per score, with those beside it that tell how good it is."""
+    lines: dict[str, dict[str, float]] = {}
+    for name, found in numbers.items():
+        base, kind = _parted(name, numbers)
+        lines.setdefault(base, {})[kind] = found["value"]
+    width = max(map(len, lines), default=0)
+    for name, values in lines.items():
+        shown = [
+            f"{kind.replace('_', ' ')} {values[kind]:.4f}" for kind in BESIDE if kind in values
+        ]
+        say(f"{name:<{width}}  {'  '.join([f'{values[ITSELF]:.4f}', *shown])}")
+
+
+def _parted(name: str, numbers: dict[str, Any]) -> tuple[str, str]:
+    """``test/world_pope_f1_chance`` is ``test/world_pope_f1``'s ``chance``; others stand by themselves."""
+    for kind in BESIDE:
+        base = re.sub(f"_{kind}(?=/|$)", "", name)
+        if base != name and base in numbers:
+            return base, kind
+    return name, ITSELF
 
 
 def _read(path: Path) -> dict[str, Any]:

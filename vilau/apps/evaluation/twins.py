@@ -10,7 +10,7 @@ from typing import Any
 
 from vilau.apps.common import device_of, model_folder, say
 from vilau.apps.evaluation.passports import OCR_DETAIL
-from vilau.apps.evaluation.results import RESULTS, keep, kept
+from vilau.apps.evaluation.results import RESULTS, keep, kept, show
 
 OCR_TWIN = "world_textvqa"
 PRIOR_SCENES = 1000
@@ -23,11 +23,14 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> None:
     A twin whose numbers ``out`` holds, read in the same style and of as many questions, is left as it is. Answers
     go to ``out/predictions``, a file per benchmark.
     """
+    from vilau.study.session import quiet_lightning
     from vilau.training.evaluate import Evaluation
 
+    quiet_lightning()
     done = {name for name in names if _is_done(name, out, args)}
     for name in sorted(done):
         say(f"{name}: measured before, its numbers stand in {out / RESULTS}")
+        show({key: found for key, found in kept(out).items() if found.get("twin") == name})
     if done.issuperset(names):
         return
     module = Evaluation(
