@@ -13,3 +13,8 @@ def __getattr__(name: str) -> Any:
 
         return getattr(loading, name)
     raise AttributeError(f"module 'vilau' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name the public functions too, which are not loaded yet, so that tab completion shows them."""
+    return sorted({*globals(), *__all__} - {"Any"})

@@ -201,9 +201,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", nargs="?", default="experiments", help="folder of studies (default: experiments)"
+        "folder", nargs="?", help="folder of studies (default: experiments)"
     )
-    _runs_argument(parser)
+    parser.add_argument("--runs", metavar="DIR", help="runs folder (default: runs)")
 
 
 def _stage_arguments(parser: argparse.ArgumentParser) -> None:
@@ -216,10 +216,17 @@ def _options(args: argparse.Namespace) -> Options:
         scale=args.scale,
         machine=args.machine,
         overrides=tuple(args.set),
-        seeds=None if args.seeds is None else tuple(_whole("--seeds", s) for s in args.seeds),
+        seeds=None if args.seeds is None else _seeds(args.seeds),
         only=tuple(args.only),
         until=args.until,
     )
+
+
+def _seeds(words: Sequence[str]) -> tuple[int, ...]:
+    seeds = tuple(_whole("--seeds", word) for word in words)
+    if len(set(seeds)) < len(seeds):
+        raise ConfigError(f"--seeds {' '.join(words)}: name each seed once.")
+    return seeds
 
 
 def _whole(flag: str, text: str, least: int = 0) -> int:

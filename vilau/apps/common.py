@@ -33,6 +33,8 @@ TOWER_HELP = "folder of a vision tower, or of a whole model that holds one"
 RUN_MODEL = "model"
 """Where a run leaves its product."""
 PUBLISHED_PARTS = ("llm", "vision_tower")
+LARGEST = 2**63 - 1
+"""The largest whole number an option takes: a conversation adds its turns to the seed, and torch counts to 2^64."""
 
 
 # ---------------------------------------------------------------------- options
@@ -119,16 +121,22 @@ def add_force(parser: argparse.ArgumentParser, text: str = "replace files that e
 
 
 def whole(text: str) -> int:
-    """Read a whole number from 0 on, for argparse."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
-    return int(text)
+    """Read a whole number from 0 to 2^63 - 1, for argparse."""
+    return _whole(text, 0)
 
 
 def at_least_one(text: str) -> int:
-    """Read a whole number from 1 on, for argparse."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    """Read a whole number from 1 to 2^63 - 1, for argparse."""
+    return _whole(text, 1)
+
+
+def _whole(text: str, least: int) -> int:
+    # Python reads no number of thousands of digits; the longest that may pass has 19.
+    long = text.isdecimal() and len(text.lstrip("0")) > len(str(LARGEST))
+    if long or (text.isdecimal() and int(text) > LARGEST):
+        raise argparse.ArgumentTypeError(f"{text} is above {LARGEST}, the largest allowed")
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
     return int(text)
 
 
@@ -164,6 +172,21 @@ def _number(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return value
+
+
+def check_text(name: str, text: str) -> None:
+    """Raise ``ConfigError`` for text that was read from bytes which are no UTF-8.
+
+    Python keeps such bytes as halves of surrogate pairs, which no tokenizer and no file takes.
+    """
+    odd = next((char for char in text if "\ud800" <= char <= "\udfff"), None)
+    if odd is not None:
+        raise not_utf8(name, ord(odd) & 0xFF)
+
+
+def not_utf8(name: str, byte: int) -> ConfigError:
+    """Return the error of a text that holds a byte where UTF-8 has none such."""
+    return ConfigError(f"{name} holds the byte 0x{byte:02x}, which is no UTF-8; write it in UTF-8.")
 
 
 # ---------------------------------------------------------------------- models

@@ -20,6 +20,9 @@ from vilau.world.things import SIZE_NAMES
 
 WorldSplit = Literal["train", "val", "test", "comp"]
 
+HELD_OUT_RULES = ("exclude", "only", "any")
+"""What may become of scenes with held-out combinations."""
+
 
 @dataclass(frozen=True)
 class WorldSpec:
@@ -36,6 +39,9 @@ class WorldSpec:
         held_out: what becomes of scenes with held-out combinations: ``exclude``, ``only``, ``any``;
             None: the split's own rule (``comp`` shows only them, the others none).
         seed: another seed is another world of the same kind.
+
+    Raises:
+        ConfigError: a level, a size or a rule that the world does not know, or a number that makes no sense.
     """
 
     level: str = "base"
@@ -47,6 +53,33 @@ class WorldSpec:
     one_object_share: float = 0.0
     held_out: str | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigError(
+                f"data.world.level is {self.level!r}; write one of {', '.join(LEVELS)}."
+            )
+        objects = self.num_objects
+        if objects is not None and not 1 <= objects[0] <= objects[1]:
+            raise ConfigError(
+                f"data.world.num_objects is {list(objects)}; write the smallest and the largest number, from 1 on."
+            )
+        for size in self.sizes or ():
+            if size not in SIZE_NAMES:
+                raise ConfigError(
+                    f"data.world.sizes holds {size!r}; write some of {', '.join(SIZE_NAMES)}."
+                )
+        if not 0.0 <= self.one_object_share <= 1.0:
+            raise ConfigError(
+                f"data.world.one_object_share is {self.one_object_share}; write a share from 0 to 1."
+            )
+        if self.held_out not in (None, *HELD_OUT_RULES):
+            raise ConfigError(
+                f"data.world.held_out is {self.held_out!r}; write one of {', '.join(HELD_OUT_RULES)}, or null."
+            )
+        for key in ("num_train", "num_val", "num_test"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"data.world.{key} is {getattr(self, key)}; write at least 1.")
 
     def count(self, split: WorldSplit) -> int:
         """Number of scenes in a split."""
@@ -80,10 +113,8 @@ def world_set(spec: WorldSpec, split: WorldSplit, *, image_size: int) -> ShardSe
     """Open a split, writing it to the cache first if it is not there.
 
     Raises:
-        ConfigError: a number of the specification makes no sense.
         DataError: the cache cannot be written, or holds a damaged set.
     """
-    _check(spec)
     count = spec.count(split)
     details = {**asdict(spec), "num_scenes": count, "image_size": image_size, "split": split}
     for unused in ("num_train", "num_val", "num_test"):
@@ -128,9 +159,7 @@ def class_set(spec: WorldSpec, per_class: int, *, image_size: int) -> ShardSet:
 
 
 def level_of(spec: WorldSpec) -> Level:
-    """The level's settings; raises ``ConfigError`` for an unknown name."""
-    if spec.level not in LEVELS:
-        raise ConfigError(f"data.world.level is {spec.level!r}; write one of {', '.join(LEVELS)}.")
+    """The level's settings."""
     return LEVELS[spec.level]
 
 
@@ -180,23 +209,3 @@ def _stored(details: dict[str, Any], scenes: Iterator[Scene], count: int, title:
                 writer.add(Record(encode_png(render(scene)), (caption,), scene.to_json()))
 
     return ShardSet(written_once(Path(folder), write, marker=MANIFEST))
-
-
-def _check(spec: WorldSpec) -> None:
-    level_of(spec)
-    if spec.num_objects is not None and not 1 <= spec.num_objects[0] <= spec.num_objects[1]:
-        raise ConfigError(
-            f"data.world.num_objects is {list(spec.num_objects)}; write the smallest and the largest number, from 1 on."
-        )
-    for size in spec.sizes or ():
-        if size not in SIZE_NAMES:
-            raise ConfigError(
-                f"data.world.sizes holds {size!r}; write some of {', '.join(SIZE_NAMES)}."
-            )
-    if not 0.0 <= spec.one_object_share <= 1.0:
-        raise ConfigError(
-            f"data.world.one_object_share is {spec.one_object_share}; write a share from 0 to 1."
-        )
-    for key in ("num_train", "num_val", "num_test"):
-        if getattr(spec, key) < 1:
-            raise ConfigError(f"data.world.{key} is {getattr(spec, key)}; write at least 1.")

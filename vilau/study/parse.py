@@ -86,7 +86,11 @@ def machine_file(file: YamlFile) -> dict[str, Any]:
 
 
 def _seeds(node: Node) -> tuple[int, ...]:
-    seeds = tuple(item.integer() for item in node.list_items()) or (0,)
+    if node.data is None:
+        return (0,)
+    seeds = tuple(item.integer() for item in node.list_items())
+    if not seeds:
+        raise node.wrong("`seeds` holds []; name at least one seed, or leave the key out")
     if len(set(seeds)) < len(seeds):
         raise node.wrong(f"`seeds` holds {list(seeds)}; name each seed once")
     return seeds

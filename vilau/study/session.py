@@ -100,9 +100,24 @@ def table_study(path: str, options: Options, *, runs: str = "runs") -> str:
     return "\n".join(_told(path, plan, Store(runs), Outcome(), renew=True)).strip()
 
 
-def list_studies(folder: str, *, runs: str = "runs") -> str:
-    """Return the studies in a folder and the finished runs of the store."""
-    return overview.studies_text(Path(folder), Store(runs))
+def list_studies(folder: str | None = None, *, runs: str | None = None) -> str:
+    """Return the studies in a folder and the finished runs of the store.
+
+    Args:
+        folder: the folder of studies; None: ``experiments``, which need not be there.
+        runs: the runs folder; None: ``runs``, which need not be there.
+
+    Raises:
+        ConfigError: a folder that was named is not there, or is a file.
+    """
+    for shown, named in ((folder, folder), (f"--runs {runs}", runs)):
+        if named is not None and not Path(named).is_dir():
+            raise ConfigError(
+                f"{shown} is a file; name a folder."
+                if Path(named).exists()
+                else f"{shown}: there is no such folder; check the path."
+            )
+    return overview.studies_text(Path(folder or "experiments"), Store(runs or "runs"))
 
 
 def stage(command: str, config: str, *, fresh: bool = False) -> int:
