@@ -13,5 +13,9 @@ class DataError(VilauError):
     """Input data is missing or broken: the message names the path, the problem and the fix."""
 
 
+class DiskError(DataError):
+    """A disk is full, read-only or closed: the message names the path; what was finished there may be gone on with."""
+
+
 class CheckpointError(VilauError):
     """A saved model does not fit: the message names the path, the mismatch and the fix."""

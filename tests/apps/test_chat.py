@@ -16,6 +16,7 @@ import vilau as kit
 from tests.apps.conftest import Command
 from tests.models import tiny
 from vilau.apps.chat import Conversation
+from vilau.apps.common import LARGEST
 from vilau.data.forms import conversation
 from vilau.layers.pixels import to_float
 from vilau.models.vila_u.config import PromptConfig
@@ -140,6 +141,7 @@ def test_drawn_answers_follow_the_seed(chat: Command, answers: Answers) -> None:
     settings = {"temperature": 1.5, "top_p": 0.95}
     assert texts == [answers(None, QUESTION, seed=seed, **settings) for seed in (1, 1, 2)]
     assert texts[0] != texts[2]
+    assert chat(*drawn, "--seed", LARGEST)[0] == 0
 
 
 def test_lines_from_a_pipe_are_turns(
@@ -165,13 +167,40 @@ def test_a_mistake_in_a_pipe_ends_it(chat: Command, monkeypatch: pytest.MonkeyPa
         ("/image gone.png", "gone.png does not exist"),
         ("/dance", "/dance is no command; write /image FILE..."),
         ("/image 'open", "cannot be read (No closing quotation); close the quotes"),
-        ("<image> what ?", "the text holds 1 <image> marks, but 0 images are attached"),
+        ("<image> what ?", "the text holds 1 <image> mark, but no image is attached; write one"),
         ("/video https://example.org/a.mp4", "is a URL, and vilau downloads nothing"),
     ]:
         monkeypatch.setattr("sys.stdin", io.StringIO(f"{line}\n"))
         code, printed, error = chat()
         assert (code, printed, error.count("\n")) == (2, "", 1)
         assert says in error
+
+
+def test_a_pipe_ends_where_it_says_so(
+    chat: Command, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{QUESTION}\n/quit\n/dance\n"))
+    assert chat() == (0, answers(None, QUESTION) + "\n", "")
+
+
+def test_lines_that_are_no_utf8_are_told(chat: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Standard input is strict where the locale is UTF-8, and keeps odd bytes where it is C.
+    for errors, name in (("strict", "standard input"), ("surrogateescape", "the line")):
+        piped = io.TextIOWrapper(io.BytesIO(b"\xff\xfe\n"), encoding="utf-8", errors=errors)
+        monkeypatch.setattr("sys.stdin", piped)
+        said = f"error: {name} holds the byte 0xff, which is no UTF-8; write it in UTF-8.\n"
+        assert chat() == (2, "", said)
+
+
+def test_a_typed_line_that_is_no_utf8_does_not_end_the_conversation(
+    chat: Command, answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = iter([b"\xff", QUESTION.encode(), b"/quit"])
+    monkeypatch.setattr("sys.stdin", Terminal())
+    monkeypatch.setattr(builtins, "input", lambda _: next(typed).decode())
+    code, printed, error = chat()
+    assert (code, printed) == (0, answers(None, QUESTION) + "\n")
+    assert "error: the line holds the byte 0xff, which is no UTF-8" in error
 
 
 class Terminal(io.StringIO):
@@ -204,7 +233,7 @@ def test_on_a_terminal_mistakes_do_not_end_the_conversation(
     assert code == 0
     assert printed == answers([2], "what is it ?") + "\n"
     assert "error: gone.png does not exist" in error
-    assert "error: the text holds 2 <image> marks, but 1 images are attached" in error
+    assert "error: the text holds 2 <image> marks, but 1 image is attached" in error
     assert error.count("/reset (forget everything)") == 2  # at the beginning, and for /help
     assert next(typed) == "never"
 
@@ -255,6 +284,10 @@ def test_answers_arrive_piece_by_piece_on_a_terminal(
     ("arguments", "says"),
     [
         (("--prompt", ""), "--prompt is empty; write a question"),
+        (("--prompt", "a\udcff"), "--prompt holds the byte 0xff, which is no UTF-8; write it in"),
+        (("--prompt", "x", "--seed", "9" * 23), f"--seed: {'9' * 23} is above {LARGEST}, the larg"),
+        (("--prompt", "x", "--seed", "9" * 5000), f" is above {LARGEST}, the largest allowed"),
+        (("--prompt", "x", "--seed", LARGEST + 1), f"--seed: {LARGEST + 1} is above {LARGEST}"),
         (("--prompt", "x", "--image", "gone.png"), "gone.png does not exist"),
         (("--prompt", "x", "--image", "words.png"), "words.png cannot be read as an image"),
         (("--prompt", "x", "--image", "empty.png"), "empty.png cannot be read as an image"),

@@ -73,6 +73,8 @@ def test_the_table_shows_the_likeliest(vilau: Command, tower_folder: Path, photo
     ("classes", "says"),
     [
         ("a red circle", "--classes holds 1 class, which every image would be; write two or more"),
+        (",", "--classes holds no class; write two or more"),
+        ("a,\udcff", "--classes holds the byte 0xff, which is no UTF-8; write it in UTF-8"),
         ("a,b,a", "--classes holds 'a' twice; write every class once"),
         ("gone.txt", "--classes names gone.txt, which does not exist"),
         ("empty.txt", "empty.txt is empty; write one class per line"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -181,6 +182,38 @@ def test_files_are_not_replaced_unasked(vilau: Command, tower_folder: Path, phot
     assert (code, "file cannot be written, since file is no folder" in error) == (2, True)
     code, _, error = vilau("encode", tower_folder, photos, "--out", "codes.pt")
     assert (code, "end it in .safetensors or .npz" in error) == (2, True)
+
+
+def test_codes_are_whole_numbers(vilau: Command, tower_folder: Path, photos: Path) -> None:
+    vilau("encode", tower_folder, photos, "--out", "codes.npz")
+    with np.load("codes.npz") as archive:
+        codes, facts = archive["codes"], archive["metadata"]
+    np.savez("float.npz", codes=codes.astype(np.float32), metadata=facts)
+    np.savez("small.npz", codes=codes.astype(np.uint16), metadata=facts)
+    tensors = {"codes": torch.from_numpy(codes).float()}
+    save_file(tensors, "float.safetensors", metadata=json.loads(str(facts)))
+    for name in ("float.npz", "float.safetensors"):
+        code, _, error = vilau("decode", tower_folder, name, "--out", "never")
+        assert (code, error.count("\n")) == (2, 1)
+        assert f"{name} cannot be read as codes (its codes are float32, where whole num" in error
+        assert not Path("never").exists()
+    assert vilau("decode", tower_folder, "small.npz")[0] == 0
+
+
+def test_an_out_that_cannot_be_written_is_told_without_caches(
+    vilau: Command, tower_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("vilau.apps.files.os.replace", closed)
+    code, _, error = vilau("encode", tower_folder, photos, "--out", "codes.npz")
+    assert code == 2
+    assert error == (
+        "error: codes.npz cannot be written (Permission denied); choose a folder you may write to.\n"
+    )
+    assert not list(Path.cwd().glob("*.npz"))
+    assert not list(Path.cwd().glob(".*"))
 
 
 def test_metadata_is_plain_json(vilau: Command, tower_folder: Path, photos: Path) -> None:

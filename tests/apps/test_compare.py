@@ -159,6 +159,16 @@ def test_what_is_no_run(vilau, runs, tmp_path) -> None:
         assert words in err
 
 
+def test_runs_keep_their_paths_where_they_share_nothing(vilau, runs, tmp_path) -> None:
+    here = runs[0].relative_to(tmp_path)  # where the commands of these tests run
+    code, out, _ = vilau("compare", here, runs[1], "--metrics", "val/psnr")
+    assert code == 0
+    assert lines(out)[1:3] == [
+        [str(here.parent), "25.12"],
+        [str(runs[1].parent), "24"],
+    ]
+
+
 def test_help_says_what_is_compared(vilau, capsys) -> None:
     with pytest.raises(SystemExit):
         vilau("compare", "--help")

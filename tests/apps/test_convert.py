@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,24 @@ def test_a_tower_alone_goes_there_and_back(vilau: Command, tower_folder: Path) -
     assert all(torch.equal(state[name], t) for name, t in original.state_dict().items())
     assert torch.equal(original.text_features(["a"]), back.text_features(["a"]))
     assert vilau("convert", "back", "published", "--layout", "vila-u", "--force")[0] == 0
+
+
+def test_a_target_that_cannot_be_written_is_told_without_caches(
+    vilau: Command, tower_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    command = ("convert", tower_folder, "new/out", "--layout", "vilau")
+    monkeypatch.setattr(Path, "rename", closed)
+    code, _, error = vilau(*command)
+    assert code == 2
+    assert error == (
+        "error: new/out cannot be written (Permission denied); choose a folder you may write to.\n"
+    )
+    Path("file").write_text("")
+    code, _, error = vilau("convert", tower_folder, "file/out", "--layout", "vilau")
+    assert (code, "since file is no folder; write another DST." in error) == (2, True)
 
 
 def test_targets_are_not_replaced_unasked(vilau: Command, model_folder: Path) -> None:

@@ -138,6 +138,9 @@ def test_without_pyav_clips_are_gifs_unless_mp4_was_asked_for(
     assert code == 0
     assert "clips are written as GIF alone: MP4 needs the package PyAV (pip install" in error
     assert {path.suffix for path in Path("v").iterdir()} == {".gif", ".png", ".json"}
+    assert vilau("generate", model_folder, "a red circle", "--video", "--out", "d")[0] == 0
+    record = json.loads(Path("d/prompts.json").read_text())["settings"]
+    assert (record["num_frames"], record["fps"]) == (8, 4.0)
     code, _, error = vilau(*command, "--out", "w", "--formats", "mp4")
     assert code == 2
     assert "--formats mp4 needs the package PyAV; install it with pip install" in error
@@ -175,6 +178,14 @@ def test_mistakes_are_told_before_the_model_is_opened(
         (("x", "--dtype", "int8"), "argument --dtype: invalid choice: 'int8'"),
         (("x", "--video", "--formats", "gif,avi"), "--formats holds 'avi'; write gif, mp4, png"),
         (("x", "--first-frame", "a.png"), "--first-frame is of a clip; write --video too"),
+        (("x", "--formats", "gif"), "--formats is of a clip; write --video too, or leave it out."),
+        (("x", "--frames", "8"), "--frames is of a clip; write --video too, or leave it out."),
+        (("x", "--fps", "3"), "--fps is of a clip; write --video too, or leave it out."),
+        (("x", "--keep", "0.3"), "--keep is of a picture to complete; write --complete too, or"),
+        (("x", "--seed", "9" * 23), f"--seed: {'9' * 23} is above {2**63 - 1}, the largest"),
+        (("x", "a\udcff"), "the prompt holds the byte 0xff, which is no UTF-8; write it in UTF-8"),
+        (("x", "--num", "1", "\udcff"), "the prompt holds the byte 0xff, which is no UTF-8"),
+        (("x", "--negative-prompt", "\udcff"), "--negative-prompt holds the byte 0xff, which is"),
         (("x", "--complete", "a.png", "--video"), "--complete is of a picture; for a clip write"),
         (("x", "--complete", "gone.png"), "gone.png"),
         (("x", "--keep", "0"), "argument --keep: 0 is not above 0 and at most 1"),
@@ -212,7 +223,7 @@ def test_ramps_and_settings_per_depth_are_the_models(
     assert settings.items() <= record.items()
     code, _, error = vilau("generate", model_folder, "x", "--top-k", "5,5", "--out", "no")
     assert (code, error.count("\n")) == (2, 1)
-    assert "top_k holds 2 values for residual depth 3; write 3 values" in error
+    assert "error: --top-k holds 2 values for residual depth 3; write 3 values, or one" in error
     assert not (tmp_path / "no").exists()
 
 
@@ -225,7 +236,8 @@ def test_an_image_or_its_codes_are_completed(
     expected = kit.load(model_folder).generate_images(
         PROMPTS[:1] * 2, seed=4, given_codes=codes[:, :4]
     )
-    command = ("generate", model_folder, PROMPTS[0], "--num", 2, "--seed", 4, "--keep", 0.25)
+    plain = ("generate", model_folder, PROMPTS[0], "--num", 2, "--seed", 4)
+    command = (*plain, "--keep", 0.25)
     assert vilau(*command, "--complete", photos / "a.png", "--out", "a")[0] == 0
     for number, image in enumerate(to_uint8(expected)):
         assert torch.equal(shown(tmp_path / f"a/00{number}-a-red-circle.png"), image)
@@ -235,6 +247,9 @@ def test_an_image_or_its_codes_are_completed(
     assert all((tmp_path / f"a/{n}").read_bytes() == (tmp_path / f"b/{n}").read_bytes() for n in names)  # fmt: skip
     record = json.loads((tmp_path / "b/prompts.json").read_text())["settings"]
     assert (record["complete"], record["keep"]) == ("codes.npz", 0.25)
+    assert vilau(*plain, "--complete", "codes.npz", "--out", "half")[0] == 0
+    record = json.loads((tmp_path / "half/prompts.json").read_text())["settings"]
+    assert (record["complete"], record["keep"]) == ("codes.npz", 0.5)
 
     assert vilau("encode", model_folder, photos, "--out", "many.npz")[0] == 0
     code, _, error = vilau(*command, "--complete", "many.npz", "--out", "c")

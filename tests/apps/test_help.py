@@ -29,6 +29,24 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("words", ["data", "data prepare", "data tokenize", "data show"])
+def test_the_verbs_of_data_have_examples(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([*words.split(), "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"usage: vilau {words} " in printed
+    assert f"example: vilau {words} " in printed
+
+
+def test_the_help_of_chat_says_where_its_commands_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["chat", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "on a terminal or from a pipe: each line is a question, or one of the commands" in printed
+    )
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_has_an_example_and_explains_every_option(
     verb: str, capsys: pytest.CaptureFixture[str]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import itertools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from tests.apps.conftest import Command
 from tests.models import tiny
 from vilau import load, load_tower
 from vilau.apps.tokenize import world_spec
+from vilau.data.pairs import load_picture
 from vilau.data.shards import Record, ShardSet, ShardWriter
 from vilau.data.world_data import WorldSpec
 from vilau.errors import ConfigError
@@ -145,6 +149,7 @@ def test_mistakes_are_told_before_anything_is_written(
 
     tower = ("--tower", tower_folder)
     refused(photos, "codes", *tower, says="write one with `vilau data prepare")
+    refused(photos / "p00.txt", "codes", *tower, says="p00.txt is a file; give the folder that")
     refused("nowhere", "codes", *tower, says="nowhere does not exist; write it with `vilau data pr")
     refused(
         shards, "codes", "--tower", "nowhere", says="nowhere does not exist; give the folder of"
@@ -158,15 +163,67 @@ def test_mistakes_are_told_before_anything_is_written(
     refused("broken", "codes", *tower, says="broken holds an image that cannot be read")
 
 
-def test_what_was_finished_is_told(vilau: Command, tower_folder: Path, shards: Path) -> None:
+def half_broken(shards: Path) -> None:
+    """Write the set `half`: one sample that can be read, in a chunk of its own, and one that cannot."""
     (whole,) = ShardSet(shards).read([0])
     with ShardWriter(Path("half"), kind="image_text", source="s", spec={}, chunk_bytes=1) as writer:
         writer.add(whole)
         writer.add(Record(b"no image", ("a",)))
+
+
+def test_a_broken_set_leaves_nothing(vilau: Command, tower_folder: Path, shards: Path) -> None:
+    half_broken(shards)
     code, _, error = vilau("data", "tokenize", "half", "codes", "--tower", tower_folder)
-    assert code == 2
-    assert "What was finished is kept in .codes.preparing-" in error
-    assert "; the same command goes on.\nerror: half holds an image that cannot be read" in error
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: half holds an image that cannot be read")
+    assert not list(Path.cwd().glob(".codes*"))
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "says"),
+    [
+        (KeyboardInterrupt(), 130, "\nstopped.\n"),
+        (
+            OSError(errno.ENOSPC, "full"),
+            2,
+            "error: The disk filled up while writing codes; nothing",
+        ),
+        (
+            RuntimeError("CUDA out of memory. More"),
+            2,
+            "error: this takes more memory than there is",
+        ),
+    ],
+)
+def test_what_was_finished_is_told(
+    vilau: Command, tower_folder: Path, shards: Path, stop: BaseException, code: int, says: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def stopped(*_: object) -> None:
+        raise stop
+
+    half_broken(shards)
+    monkeypatch.setattr("vilau.data.preparing.tokenize.load_picture", stopped_at(1, stopped))
+    found, _, error = vilau("data", "tokenize", "half", "codes", "--tower", tower_folder)
+    first, _, rest = error.partition("\n")
+    assert found == code
+    assert first.startswith("What was finished is kept in .codes.preparing-")
+    assert first.endswith("; the same command goes on.")
+    assert rest.startswith(says)
+    assert "VILAU_CACHE" not in error
+    assert list(Path.cwd().glob(".codes.preparing-*/parts/000000.json"))
+
+
+def stopped_at(number: int, stop: Callable[..., None]) -> Callable[..., Any]:
+    """Return ``load_picture`` that stops at the picture of that number."""
+    calls = itertools.count()
+
+    def load(*arguments: Any) -> Any:
+        if next(calls) == number:
+            stop()
+        return load_picture(*arguments)
+
+    return load
 
 
 # ------------------------------------------------------------------ training from codes

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CODES_SUFFIXES = (".safetensors", ".npz")
+KEEP = 0.5
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -26,8 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep",
         type=share,
-        default=0.5,
-        help="how much of it is kept, as a share of its positions (default: 0.5)",
+        help=f"how much of it is kept, as a share of its positions (default: {KEEP})",
     )
     parser.add_argument(
         "--first-frame",
@@ -42,6 +42,10 @@ def check(args: argparse.Namespace) -> None:
     """Complain before the model is opened; raises ``ConfigError`` and ``DataError``."""
     if args.first_frame and not args.video:
         raise ConfigError("--first-frame is of a clip; write --video too, or leave it out.")
+    if args.keep is not None and not args.complete:
+        raise ConfigError(
+            "--keep is of a picture to complete; write --complete too, or leave it out."
+        )
     if args.complete and args.video:
         raise ConfigError("--complete is of a picture; for a clip write --first-frame.")
     if len(args.first_frame) > args.frames:
@@ -66,13 +70,17 @@ def settings(model: Any, args: argparse.Namespace) -> dict[str, Any]:
         codes = _stored_codes(model, Path(args.complete).expanduser())
     else:
         codes = model.tokenizer.encode(read_for(model, [args.complete], size, "crop", None))
-    return {"given_codes": codes[:, : max(1, round(args.keep * codes.shape[1]))]}
+    return {"given_codes": codes[:, : max(1, round(_share(args) * codes.shape[1]))]}
 
 
 def record(args: argparse.Namespace) -> dict[str, Any]:
     """Return what ``prompts.json`` keeps of it."""
     kept: dict[str, Any] = {"first_frames": args.first_frame} if args.first_frame else {}
-    return kept | ({"complete": args.complete, "keep": args.keep} if args.complete else {})
+    return kept | ({"complete": args.complete, "keep": _share(args)} if args.complete else {})
+
+
+def _share(args: argparse.Namespace) -> float:
+    return KEEP if args.keep is None else float(args.keep)
 
 
 def _holds_codes(path: str) -> bool:

@@ -15,8 +15,10 @@ from vilau.apps.common import (
     add_pictures,
     add_seed,
     at_least_one,
+    check_text,
     make_parser,
     not_negative,
+    not_utf8,
     note,
     open_model,
     read_for,
@@ -42,9 +44,9 @@ def add_parser(subparsers: Any) -> None:
         subparsers,
         "chat",
         "ask a model about images, a clip, or in words alone",
-        more="With --prompt one answer is printed. Without it a conversation begins: on a terminal with "
-        f"the commands {HELP}; from a pipe each line is a turn. {MARK} in a text says where an image, or "
-        "a frame of a clip, stands; without it images and clips come first.",
+        more="With --prompt one answer is printed. Without it a conversation begins, on a terminal or from a "
+        f"pipe: each line is a question, or one of the commands {HELP}. {MARK} in a text says where an image, "
+        "or a frame of a clip, stands; without it images and clips come first.",
         example='vilau chat runs/quickstart/aligned/finetune --image a.png --prompt "what is it ?"',
     )
     add_model(parser)
@@ -142,9 +144,10 @@ class Conversation:
         if not marks:
             return "".join(self._marks(one) for one in self.fresh) + text
         if marks != attached:
+            held = f"{marks} {MARK} mark{'s' if marks > 1 else ''}"
+            there = f"{attached or 'no'} image{'s are' if attached > 1 else ' is'} attached"
             raise DataError(
-                f"the text holds {marks} {MARK} marks, but {attached} images are attached; write one mark "
-                "per image, or none."
+                f"the text holds {held}, but {there}; write one mark per image, or none."
             )
         return text
 
@@ -159,6 +162,7 @@ def run(args: argparse.Namespace) -> int:
     """Answer one prompt, or talk until the end; returns the exit code."""
     if args.prompt is not None and not args.prompt.strip():
         raise ConfigError("--prompt is empty; write a question.")
+    check_text("--prompt", args.prompt or "")
     find_images(args.image)  # complains before the model is opened
     talk = Conversation(open_model(args), args)
     if args.image:
@@ -171,8 +175,8 @@ def run(args: argparse.Namespace) -> int:
         note(f"write a question; {HELP}")
         _talk(talk)
     else:
-        for line in sys.stdin:
-            _turn(talk, line.strip())
+        for line in _piped_lines():
+            _turn(talk, line)
     return 0
 
 
@@ -190,16 +194,31 @@ def _talk(talk: Conversation) -> None:
             note("\n(the answer was dropped)")
 
 
+def _piped_lines() -> Iterator[str]:
+    """Lines of standard input until it ends, or says so."""
+    try:
+        for line in map(str.strip, sys.stdin):
+            if line == "/quit":
+                return
+            yield line
+    except UnicodeDecodeError as error:
+        raise not_utf8("standard input", error.object[error.start]) from None
+
+
 def _typed_lines() -> Iterator[str]:
     """Lines typed at a terminal until Ctrl-D or Ctrl-C, with a history of the arrow keys where there is one."""
     with contextlib.suppress(ImportError):  # not on every platform
         import readline  # noqa: F401 - its import alone gives input() a history
     while True:
         try:
-            yield input("> ").strip()
+            line = input("> ").strip()
+        except UnicodeDecodeError as error:
+            note(f"error: {not_utf8('the line', error.object[error.start])}")
+            continue
         except (EOFError, KeyboardInterrupt):
             note("")
             return
+        yield line
 
 
 def _answer(talk: Conversation, question: str) -> None:
@@ -218,9 +237,10 @@ def _answer(talk: Conversation, question: str) -> None:
 
 def _turn(talk: Conversation, line: str) -> None:
     """Obey a command or answer a question."""
-    if not line or line == "/quit":
+    if not line:
         return
     if not line.startswith("/"):
+        check_text("the line", line)
         _answer(talk, line)
         return
     try:

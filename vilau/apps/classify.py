@@ -14,6 +14,7 @@ from vilau.apps.common import (
     add_model,
     at_least_one,
     batches,
+    check_text,
     make_parser,
     open_tower,
     read_for,
@@ -115,6 +116,7 @@ def table(found: Sequence[dict[str, Any]]) -> list[str]:
 
 def read_classes(text: str) -> list[str]:
     """Read classes from a file or a list with commas; raises ``DataError`` below two different ones."""
+    check_text("--classes", text)
     if Path(text).expanduser().is_file():
         classes = read_lines(text, "class")
     elif "," not in text and (Path(text).suffix or "/" in text):
@@ -128,9 +130,8 @@ def read_classes(text: str) -> list[str]:
     if twice:
         raise DataError(f"--classes holds {twice[0]!r} twice; write every class once.")
     if len(classes) < 2:
-        raise DataError(
-            f"--classes holds {len(classes)} class, which every image would be; write two or more."
-        )
+        few = "1 class, which every image would be" if classes else "no class"
+        raise DataError(f"--classes holds {few}; write two or more.")
     return classes
 
 

@@ -78,6 +78,7 @@ def read_codes(path: Path) -> CodesFile:
         raise DataError(f"{path} does not exist; give a file written by vilau encode.")
     try:
         codes, facts = _read_npz(path) if path.suffix.lower() == ".npz" else _read_safetensors(path)
+        _check_whole(codes)
         spec = json.loads(facts["spec"])
         spec["levels"] = tuple(tuple(level) for level in spec["levels"])
         content = CodesFile(
@@ -96,7 +97,11 @@ def read_codes(path: Path) -> CodesFile:
 def _read_npz(path: Path) -> tuple[Tensor, dict[str, str]]:
     with np.load(path) as archive:
         facts = json.loads(str(archive["metadata"]))
-        return torch.from_numpy(archive["codes"].astype(np.int64)), facts
+        codes = archive["codes"]
+        # torch has fewer kinds of whole numbers.
+        if np.issubdtype(codes.dtype, np.integer):
+            codes = codes.astype(np.int64)
+        return torch.from_numpy(codes), facts
 
 
 def _read_safetensors(path: Path) -> tuple[Tensor, dict[str, str]]:
@@ -105,6 +110,12 @@ def _read_safetensors(path: Path) -> tuple[Tensor, dict[str, str]]:
         if "codes" not in file.keys():  # noqa: SIM118 - no mapping
             raise SafetensorError("it holds no tensor `codes`")
         return file.get_tensor("codes"), facts
+
+
+def _check_whole(codes: Tensor) -> None:
+    if codes.is_floating_point() or codes.is_complex() or codes.dtype == torch.bool:
+        kind = str(codes.dtype).removeprefix("torch.")
+        raise TypeError(f"its codes are {kind}, where whole numbers belong")
 
 
 def _check(path: Path, content: CodesFile) -> None:

@@ -131,13 +131,13 @@ def at_least_one(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    # Python reads no number of thousands of digits; the longest that may pass has 19.
-    long = text.isdecimal() and len(text.lstrip("0")) > len(str(LARGEST))
-    if long or (text.isdecimal() and int(text) > LARGEST):
+    digits = text.lstrip("0") or "0"
+    # Their number is looked at first: Python refuses to read thousands of them.
+    if text.isdecimal() and (len(digits) > len(str(LARGEST)) or int(digits) > LARGEST):
         raise argparse.ArgumentTypeError(f"{text} is above {LARGEST}, the largest allowed")
-    if not text.isdecimal() or int(text) < least:
+    if not text.isdecimal() or int(digits) < least:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {least} on")
-    return int(text)
+    return int(digits)
 
 
 def not_negative(text: str) -> float:

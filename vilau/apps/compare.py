@@ -201,7 +201,7 @@ def short_names(folders: Sequence[Path]) -> list[str]:
         parts = [p[1:] for p in parts]
     while all(len(p) > 1 for p in parts) and len({p[-1] for p in parts}) == 1:
         parts = [p[:-1] for p in parts]
-    return ["/".join(p) for p in parts]
+    return [Path(*p).as_posix() for p in parts]
 
 
 # ---------------------------------------------------------------------- comparing

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_target(target: Path, source: Path, *, force: bool) -> None:
-    check_writable(target.parent)
+    check_writable(target.parent, option="DST")
     if not target.exists():
         return
     if not target.is_dir():

@@ -9,17 +9,48 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vilau.apps import show_data, tokenize
+from vilau.apps.common import make_parser, whole
+from vilau.apps.files import resumable
+from vilau.errors import ConfigError
+from vilau.study.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from vilau.data.preparing.prepare import Options
     from vilau.data.sources.documents import DocumentLimits
 
 
+class _Verbs(argparse._SubParsersAction):  # type: ignore[type-arg]
+    """Verbs below a verb, of which an unknown one is told as the command line tells its own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.known: dict[str, Any] = self.choices
+        self.choices = None  # type: ignore[assignment]  # else argparse complains first
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if values[0] not in self.known:
+            raise ConfigError(
+                f"there is no verb `data {values[0]}`.{did_you_mean(values[0], self.known)}"
+            )
+        super().__call__(parser, namespace, values, option_string)
+
+
 def add_parser(subparsers: Any) -> None:
     """Add the verb ``data`` to the command line."""
-    data = subparsers.add_parser("data", help="prepare and look at data sets")
-    verbs = data.add_subparsers(dest="data_verb", required=True)
+    data = make_parser(
+        subparsers,
+        "data",
+        "turn images with captions into shards, and look at them",
+        more="Each verb explains itself: vilau data VERB --help.",
+        example="vilau data prepare photos/ shards/photos --image-size 256",
+    )
+    verbs = data.add_subparsers(dest="data_verb", metavar="VERB", title="verbs", action=_Verbs)
+    _add_prepare(verbs)
+    tokenize.add_parser(verbs)
+    show_data.add_parser(verbs)
 
+
+def _add_prepare(verbs: Any) -> None:
     prepare = verbs.add_parser(
         "prepare",
         help="turn images with captions, conversations, videos, web documents or texts into shards",
@@ -30,6 +61,7 @@ def add_parser(subparsers: Any) -> None:
         "folder of images per class, (with --videos) a table of videos and captions, (with --interleaved) MMC4's "
         "jsonl files, or (with --texts) txt or jsonl files. "
         "What a run that was stopped had finished is kept: the same command goes on from there.",
+        epilog="example: vilau data prepare photos/ shards/photos --image-size 256",
     )
     prepare.add_argument(
         "src", metavar="SRC", help="folder, file or pattern such as d/{000..9}.tar"
@@ -60,15 +92,11 @@ def add_parser(subparsers: Any) -> None:
     prepare.add_argument(
         "--workers", type=int, help="processes that read and decode (default: one per core)"
     )
-    prepare.add_argument("--seed", type=int, default=0, help="order of the samples (default 0)")
+    prepare.add_argument("--seed", type=whole, default=0, help="order of the samples (default 0)")
     prepare.add_argument(
         "--chunk-megabytes", type=float, default=4.0, help="size of the files of DST (default 4)"
     )
     _add_filters(prepare)
-
-    tokenize.add_parser(verbs)
-
-    show_data.add_parser(verbs)
 
 
 def _add_filters(prepare: argparse.ArgumentParser) -> None:
@@ -117,6 +145,8 @@ def _add_filters(prepare: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what was asked; returns the exit code. Raises the errors of ``vilau.errors``."""
     verbs = {"prepare": _prepare, "tokenize": tokenize.run, "show": show_data.run}
+    if args.data_verb is None:
+        raise ConfigError(f"vilau data needs a verb; write one of {', '.join(verbs)} behind it.")
     return verbs[args.data_verb](args)
 
 
@@ -125,7 +155,6 @@ def _prepare(args: argparse.Namespace) -> int:
     from vilau.data.preparing.prepare import prepare, unfinished
     from vilau.data.shards import MANIFEST, refuse_existing
     from vilau.data.sources.forms import find_source
-    from vilau.errors import DataError
 
     folder = Path(args.dst).expanduser()
     if not (folder / MANIFEST).exists():
@@ -140,13 +169,8 @@ def _prepare(args: argparse.Namespace) -> int:
         video_folder=args.video_folder,
         limits=_limits(args),
     )
-    try:
+    with resumable(folder, lambda: unfinished(source, folder, options, kind=kind)):
         result = prepare(source, folder, options, kind=kind)
-    except (KeyboardInterrupt, DataError):
-        left = unfinished(source, folder, options, kind=kind)
-        if left:
-            sys.stderr.write(f"What was finished is kept in {left}; the same command goes on.\n")
-        raise
     _print(result.summary())
     return 0
 
@@ -154,7 +178,6 @@ def _prepare(args: argparse.Namespace) -> int:
 def _kind(args: argparse.Namespace) -> str:
     """The kind of sample that is asked for; raises ``ConfigError`` for an option of another."""
     from vilau.data.sources import forms
-    from vilau.errors import ConfigError
 
     asked = {
         forms.CONVERSATIONS: args.instructions,
@@ -211,8 +234,6 @@ def _options(args: argparse.Namespace) -> Options:
 
 
 def _chunk_bytes(megabytes: float) -> int:
-    from vilau.errors import ConfigError
-
     if not math.isfinite(megabytes):
         raise ConfigError(f"--chunk-megabytes is {megabytes}; write a number above 0, e.g. 4.")
     return round(megabytes * (1 << 20))

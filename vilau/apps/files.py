@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vilau.errors import DataError
+from vilau.apps.common import note
+from vilau.errors import DataError, DiskError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -67,6 +69,16 @@ def read_lines(path: str, what: str) -> list[str]:
     return lines
 
 
+def shard_folder(path: str) -> Path:
+    """The folder of a prepared set; raises ``DataError`` for a file, folders are looked into by ``ShardSet``."""
+    folder = Path(path).expanduser()
+    if folder.is_file():
+        raise DataError(
+            f"{folder} is a file; give the folder that vilau data prepare or vilau data tokenize wrote."
+        )
+    return folder
+
+
 # ---------------------------------------------------------------------- writing
 
 
@@ -90,10 +102,10 @@ def slug(text: str) -> str:
     return words or "untitled"
 
 
-def check_free(paths: Iterable[Path], *, force: bool) -> None:
+def check_free(paths: Iterable[Path], *, force: bool, option: str = "--out") -> None:
     """Raise ``DataError`` where one of the files exists (without ``force``) or cannot be written.
 
-    Called before any work is done: nobody should wait an hour to hear that.
+    Called before any work is done: nobody should wait an hour to hear that. ``option`` named the files.
     """
     paths = list(paths)
     for path in paths:
@@ -105,19 +117,19 @@ def check_free(paths: Iterable[Path], *, force: bool) -> None:
     if taken and not force:
         more = f" (and {len(taken) - 1} more)" if taken[1:] else ""
         raise DataError(
-            f"{taken[0]}{more} exists already; write another --out, or --force to replace it."
+            f"{taken[0]}{more} exists already; write another {option}, or --force to replace it."
         )
     for folder in {path.parent for path in paths}:
-        check_writable(folder)
+        check_writable(folder, option=option)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, *, option: str = "--out") -> None:
     """Raise ``DataError`` unless files can be written into ``folder``, which need not exist yet."""
     existing = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "is no folder" if not existing.is_dir() else "is closed for you"
         raise DataError(
-            f"{folder} cannot be written, since {existing} {reason}; write another --out."
+            f"{folder} cannot be written, since {existing} {reason}; write another {option}."
         )
 
 
@@ -134,6 +146,41 @@ def written(path: Path) -> Iterator[Path]:
             os.replace(part, path)
         finally:
             part.unlink(missing_ok=True)
+
+
+@contextmanager
+def resumable(folder: Path, unfinished: Callable[[], Path | None]) -> Iterator[None]:
+    """Prepare the set ``folder`` inside; ``unfinished`` tells where finished pieces of it lie, if there are any.
+
+    They are kept, which is told, where the command may go on from them: after a stop, a full disk or a crash. Where the
+    data or the filters are refused, nothing is kept.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, DataError, RuntimeError) as error:
+        left = unfinished()
+        if left is not None:
+            _settle(left, error, taken=folder.exists())
+        raise
+
+
+def _settle(left: Path, error: BaseException, *, taken: bool) -> None:
+    # Imported here, as everything that brings more than the standard library.
+    from filelock import Timeout
+
+    from vilau.data.preparing.workers import WorkerLostError
+
+    if isinstance(error.__cause__, Timeout):
+        return  # another process is at work there
+    how = ""
+    if isinstance(error, DataError) and "--max-unreadable" in str(error):
+        how = " with a larger --max-unreadable"  # hours of decoding may lie there
+    elif isinstance(error, DataError) and not (
+        taken or isinstance(error, DiskError) or isinstance(error.__cause__, WorkerLostError)
+    ):
+        shutil.rmtree(left, ignore_errors=True)
+        return
+    note(f"What was finished is kept in {left}; the same command{how} goes on.")
 
 
 def write_png(path: Path, picture: Tensor) -> None:

@@ -15,6 +15,7 @@ from vilau.apps.common import (
     add_out,
     add_seed,
     at_least_one,
+    check_text,
     make_parser,
     model_folder,
     not_negative,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FORMATS = ("gif", "mp4", "png")
+FRAMES, FPS = 8, 4.0
 SHEET, RECORD = "contact-sheet.png", "prompts.json"
 LARGEST_SHEET = 100
 """Pictures on the contact sheet; the files themselves are not limited."""
@@ -110,11 +112,10 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_video(parser: argparse.ArgumentParser) -> None:
+    # None where nothing was asked for, so that what has no effect can be refused.
+    parser.add_argument("--frames", type=at_least_one, help=f"frames of a clip (default: {FRAMES})")
     parser.add_argument(
-        "--frames", type=at_least_one, default=8, help="frames of a clip (default: 8)"
-    )
-    parser.add_argument(
-        "--fps", type=positive, default=4.0, help="frames per second of a clip (default: 4)"
+        "--fps", type=positive, help=f"frames per second of a clip (default: {FPS:g})"
     )
     parser.add_argument(
         "--formats",
@@ -136,12 +137,14 @@ class Drawing:
 
 def run(args: argparse.Namespace) -> int:
     """Draw what was asked for; returns the exit code. Raises the errors of ``vilau.errors``."""
+    _settle_clip(args)
     drawings = list(_drawings(_prompts(args), args))
     formats = _formats(args) if args.video else ["png"]
     beginnings.check(args)
     out = Path(args.out).expanduser()
     check_free(_planned(out, drawings, formats), force=args.force)
     model = open_model(args)
+    _check_depths(args, model.tokenizer.spec.depth)
     settings, pictures = _settings(model, args), []
     batches = [drawings[i : i + args.batch_size] for i in range(0, len(drawings), args.batch_size)]
     with position_bar("drawing", len(batches)) as bar:
@@ -168,7 +171,30 @@ def by_depth(read: Callable[[str], Any]) -> Callable[[str], Any]:
     return values
 
 
+def _settle_clip(args: argparse.Namespace) -> None:
+    """Refuse what is of a clip where none is drawn, else give what was left out its default."""
+    for name in ("frames", "fps", "formats"):
+        if getattr(args, name) is not None and not args.video:
+            raise ConfigError(f"--{name} is of a clip; write --video too, or leave it out.")
+    args.frames = FRAMES if args.frames is None else args.frames
+    args.fps = FPS if args.fps is None else args.fps
+
+
+def _check_depths(args: argparse.Namespace, depth: int) -> None:
+    """Raise ``ConfigError`` as the model would, by the names of the command line."""
+    for name in ("temperature", "top_k", "top_p"):
+        values = getattr(args, name)
+        if isinstance(values, list) and len(values) != depth:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} holds {len(values)} values for residual depth {depth}; write {depth} "
+                "values, or one number for all depths."
+            )
+
+
 def _prompts(args: argparse.Namespace) -> list[str]:
+    for prompt in args.prompt:
+        check_text("the prompt", prompt)
+    check_text("--negative-prompt", args.negative_prompt or "")
     prompts = [*args.prompt, *(read_lines(args.prompts, "prompt") if args.prompts else [])]
     if not prompts:
         raise ConfigError("there is no prompt; write one behind the model, or --prompts FILE.")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vilau.apps.common import TOWER_HELP, add_opening, at_least_one
-from vilau.errors import ConfigError, DataError
+from vilau.apps.files import resumable, shard_folder
+from vilau.errors import ConfigError
 
 if TYPE_CHECKING:
     from vilau.data.codes import Coding
@@ -65,13 +65,8 @@ def run(args: argparse.Namespace) -> int:
     identity = tower.identity()  # of the weights as they are stored, whatever encodes
     tower = tower.to(wanted)
     source, coding = _source(args, tower), _coding(args.tower, tower, identity)
-    try:
+    with resumable(folder, lambda: unfinished(source, folder, coding)):
         result = tokenize(source, folder, coding, _encoder(tower), batch_size=args.batch_size)
-    except (KeyboardInterrupt, DataError, RuntimeError):
-        left = unfinished(source, folder, coding)
-        if left:
-            sys.stderr.write(f"What was finished is kept in {left}; the same command goes on.\n")
-        raise
     say(result.summary())
     return 0
 
@@ -83,7 +78,7 @@ def _source(args: argparse.Namespace, tower: VisualTokenizer) -> ShardSet:
     if args.src == WORLD_PATH:
         size = tower.spec.image_size
         return world_set(world_spec(args.world), args.split or "train", image_size=size)
-    return ShardSet(Path(args.src).expanduser())
+    return ShardSet(shard_folder(args.src))
 
 
 def _check_world(args: argparse.Namespace) -> None:

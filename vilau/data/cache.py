@@ -16,7 +16,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from vilau.errors import DataError
+from vilau.errors import DiskError
 
 _FORBIDDEN = {
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT,
@@ -44,7 +44,7 @@ def written_once(folder: Path, write: Callable[[], object], *, marker: str) -> P
     one step, so that the marker never stands in a half-written one.
 
     Raises:
-        DataError: the cache folder cannot be written.
+        DiskError: the cache folder cannot be written.
     """
     if (folder / marker).exists():
         return folder
@@ -81,18 +81,20 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn the disk's own errors (full, read-only, forbidden) into one-sentence ``DataError``."""
+    """Turn the disk's own errors (full, read-only, forbidden) into one-sentence ``DiskError``."""
     try:
         yield
     except OSError as error:
+        cached = folder.absolute().is_relative_to(cache_folder().absolute())
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(
-                f"The disk filled up while writing {folder}; nothing half-written is kept: free "
-                "space there, or choose another place (for cached sets, the variable VILAU_CACHE)."
+            other = "set the variable VILAU_CACHE to" if cached else "choose"
+            raise DiskError(
+                f"The disk filled up while writing {folder}; nothing half-written is kept: free space there, or "
+                f"{other} another place."
             ) from error
         if error.errno in _FORBIDDEN:
-            raise DataError(
-                f"{folder} cannot be written ({error.strerror}); choose a folder you may write to "
-                "(for cached sets, set the variable VILAU_CACHE)."
+            other = "set the variable VILAU_CACHE to" if cached else "choose"
+            raise DiskError(
+                f"{folder} cannot be written ({error.strerror}); {other} a folder you may write to."
             ) from error
         raise
