@@ -5,6 +5,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,11 @@ def error_of(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (["run", "STUDY", "--seeds", "0", "one"], "--seeds one: write a whole number from 0 on."),
         (["run", "STUDY", "--seeds", "1.5"], "--seeds 1.5: write a whole number from 0 on."),
+        (["table", "STUDY", "--seeds", "0", "1", "00"], "--seeds 0 1 00: name each seed once."),
+        (["plan", "STUDY", "--seeds", "0", "0"], "--seeds 0 0: name each seed once."),
+        (["list", "nosuch"], "nosuch: there is no such folder; check the path."),
+        (["list", "STUDY"], "toy.yaml is a file; name a folder."),
+        (["list", "--runs", "nosuch"], "--runs nosuch: there is no such folder; check the path."),
         (["run", "STUDY", "--jobs", "0"], "--jobs 0: write a whole number from 1 on."),
         (
             ["run", "STUDY", "--scale", "huge"],
@@ -116,6 +123,56 @@ def test_plan(shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "→ model.checkpoint" in line
 
 
+def test_plan_tells_the_time_of_what_is_still_to_do(
+    shop: Workshop,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    def estimate(config: dict[str, Any]) -> dict[str, Any] | None:
+        # Hours of the first, the second and the evaluating stage.
+        hours = {"fit": 1.0 if config["inputs"] else 4.0, "test": 0.5}[config["command"]]
+        kinds = {"1 CPU core": hours, "H100": hours / 100}
+        if config["model"]["init_args"].get("width") == 9:
+            return None
+        return {"hours": kinds, "devices": devices, "memory_bytes_per_device": 1}
+
+    def shown(cost: dict[str, Any], *, accelerator: str) -> dict[str, str]:
+        kind = "1 CPU core" if accelerator == "cpu" else f"{cost['devices']} x H100"
+        hours = cost["hours"]["1 CPU core" if accelerator == "cpu" else "H100"]
+        return {"time": f"{hours:g} h ({kind})"}
+
+    def last_line(*arguments: str) -> str:
+        assert main(["plan", str(shop.path), "--runs", str(tmp_path), *arguments]) == 0
+        return capsys.readouterr().out.strip().splitlines()[-1]
+
+    devices = 1
+    costs = SimpleNamespace(estimate=estimate, shown=shown, __spec__=object())
+    monkeypatch.setitem(sys.modules, "toy_costs", costs)
+    monkeypatch.setattr("vilau.study.forecast.COSTS", "toy_costs")
+    monkeypatch.setattr("vilau.study.forecast.available_cores", lambda: 2)
+    told = "time still to come, estimated: "
+    # Two chains of 4, 1 and 0.5 hours; the runs of one wait for both first ones, which have gates.
+    assert (
+        last_line() == f"{told}11 h (1 CPU core) one run after another, 5.5 h with 2 side by side"
+    )
+    assert last_line("--only", "quiet") == f"{told}5.5 h (1 CPU core) one run after another"
+    unknown = last_line("--set", "second.model.width=9")
+    assert unknown.startswith(f"{told}9 h (1 CPU core) one run after another, 4.5 h with 2 side")
+    assert unknown.endswith("; without 2 whose time is not known")
+    devices = 8
+    assert last_line("--machine", "gpu") == f"{told}0.11 h (8 x H100) one run after another"
+    store = Store(tmp_path)
+    first, second, *_ = shop.plan().runs
+    store.run_dir(first).mkdir(parents=True)
+    write_json(store.run_dir(first) / "metrics.json", {"finished": True, "metrics": {}})
+    (store.run_dir(second) / "checkpoints").mkdir(parents=True)
+    (store.run_dir(second) / "checkpoints" / "step=8.ckpt").touch()
+    assert last_line("--only", "quiet") == (
+        f"{told}1.5 h (1 CPU core) one run after another; what is begun is counted whole"
+    )
+
+
 def test_plan_tells_what_another_engine_runs(
     shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -149,6 +206,19 @@ def test_list(shop: Workshop, capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "Does noise in the first stage hurt the second?" in out
     assert "broken" in out
     assert "`stages` holds 3" in out
+
+
+def test_list_says_what_it_looked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert "none: there is no folder experiments/ here; `lightning list FOLDER` looks" in out
+    assert "none: there is no folder runs/ here; the first `lightning run` makes it" in out
+    (tmp_path / "runs").mkdir()
+    assert main(["list", ".", "--runs", "runs"]) == 0
+    assert capsys.readouterr().out.splitlines()[1::3] == ["  none", "  none"]
 
 
 def test_check(shop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
@@ -214,6 +284,15 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr("vilau.study.session.plan_study", interrupted)
     assert main(["plan", "x.yaml"]) == 130
     assert "stopped; the same command goes on from here." in capsys.readouterr().err
+
+
+def test_tab_completion_sees_the_public_functions() -> None:
+    code = (
+        "import sys, vilau\n"
+        "print([name for name in dir(vilau) if not name.startswith('_')], 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
+    assert done.stdout.strip() == "['export', 'load', 'load_tower'] False", done.stderr
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

@@ -91,6 +91,7 @@ def test_every_command_parses(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [w for w in OWN if w[1] in CHEAP], ids=shlex.join)
 def test_cheap_commands_run(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
     out = run(words, ROOT, runs=tmp_path / "runs")
     expected = {
         "list": "quickstart.yaml",

@@ -200,9 +200,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "folder", nargs="?", help="folder of studies (default: experiments)"
-    )
+    parser.add_argument("folder", nargs="?", help="folder of studies (default: experiments)")
     parser.add_argument("--runs", metavar="DIR", help="runs folder (default: runs)")
 
 

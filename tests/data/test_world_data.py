@@ -95,8 +95,19 @@ def test_senseless_specifications(world: WorldSpec) -> None:
         world_set(replace(world, sizes=("huge",)), "train", image_size=64)
     with pytest.raises(ConfigError, match=r"data.world.level is 'odd'; write one of easy, base"):
         world_set(replace(world, level="odd"), "train", image_size=64)
+    with pytest.raises(
+        ConfigError,
+        match=r"held_out is 'none'; write one of exclude, only, any, or null\.",
+    ):
+        WorldSpec(held_out="none")
     with pytest.raises(ConfigError, match=r"data.zero_shot_per_class is 0; write at least 1"):
         class_set(world, 0, image_size=32)
+
+
+def test_a_senseless_specification_is_refused_before_anything_is_drawn() -> None:
+    for wrong in ({"level": "odd"}, {"sizes": ("huge",)}, {"num_objects": (5, 1)}, {"num_test": 0}):
+        with pytest.raises(ConfigError, match=rf"^data\.world\.{next(iter(wrong))} "):
+            WorldSpec(**wrong)  # type: ignore[arg-type]
 
 
 def test_a_cache_in_a_forbidden_place(

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from vilau.errors import ConfigError
-from vilau.study.dotted import merged, plain_key, set_dotted
+from vilau.study.dotted import dotted_keys, merged, plain_key, set_dotted
 
 
 def config() -> dict[str, Any]:
@@ -100,3 +100,15 @@ def test_a_way_through_a_number_is_refused() -> None:
 
 def test_plain_key() -> None:
     assert plain_key(("model", "init_args", "sizes", "depth")) == "model.sizes.depth"
+
+
+def test_every_key_as_a_user_would_write_it() -> None:
+    keys = list(dotted_keys(config()))
+    assert {"model", "model.class_path", "model.sizes.depth", "trainer.max_steps"} <= set(keys)
+    assert "trainer.callbacks.Fid.num_images" in keys
+    twice = {"callbacks": [{"class_path": "c.Fid"}, {"class_path": "c.Fid"}, 3]}
+    assert list(dotted_keys(twice, "trainer"))[1:] == [
+        "trainer.callbacks.0", "trainer.callbacks.0.class_path",
+        "trainer.callbacks.1", "trainer.callbacks.1.class_path", "trainer.callbacks.2",
+    ]  # fmt: skip
+    assert list(dotted_keys(3)) == list(dotted_keys(None)) == []

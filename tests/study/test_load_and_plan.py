@@ -268,6 +268,39 @@ def test_an_overlay_that_does_not_fit_names_its_line(shop: Workshop) -> None:
         shop.plan()
 
 
+@pytest.mark.parametrize("steps", ["0", "-40", "0.5"])
+def test_a_number_of_steps_that_makes_no_sense_names_its_line(shop: Workshop, steps: str) -> None:
+    told = rf"second: `trainer\.max_steps` holds {steps}; write 1 or more\."
+    with pytest.raises(ConfigError, match=rf"^--set second\.trainer\.max_steps={steps}: {told}"):
+        shop.plan(overrides=[f"second.trainer.max_steps={steps}"])
+    shop.replace("trainer.max_steps: 16", f"trainer.max_steps: {steps}", "scales/tiny.yaml")
+    with pytest.raises(ConfigError, match=rf"tiny\.yaml:3: {told}"):
+        shop.plan()
+    shop.replace("max_steps: 40", f"max_steps: {steps}", "parts/train.yaml")
+    line = shop.line_of("max_steps", "parts/train.yaml")
+    with pytest.raises(ConfigError, match=rf"train\.yaml:{line}: {told}"):
+        shop.plan(scale="small")
+
+
+def test_as_many_steps_as_the_epochs_take(shop: Workshop) -> None:
+    shop.replace("trainer.max_steps: 16", "trainer.max_steps: -1", "scales/tiny.yaml")
+    assert config_of(shop, "second")["trainer"]["max_steps"] == -1
+
+
+def test_the_last_overlay_is_where_a_key_was_written(shop: Workshop) -> None:
+    part = shop.folder / "parts/train.yaml"
+    sizes = "lr: 0.05, sizes: {image_size: 32, patch_size: 16}"
+    shop.replace("lr: 0.05", sizes, "parts/train.yaml")
+    shop.replace("second: {", "second: {model.sizes: {image_size: 64}, ", "scales/tiny.yaml")
+    plan = shop.plan(overrides=["second.trainer.callbacks=[]"])
+    origin = next(run for run in plan.runs.values() if run.stage.name == "second").resolved.origin
+    assert origin("model.sizes.image_size") == f"{shop.folder}/scales/tiny.yaml:3"
+    assert origin("model.sizes.patch_size") == f"{part}:3"
+    assert origin("trainer.callbacks.0.reference") == "--set second.trainer.callbacks=[]"
+    line = shop.line_of("model.checkpoint: first")
+    assert origin("model.checkpoint") == f"{shop.path}:{line}"
+
+
 def test_unknown_sections_in_files(shop: Workshop) -> None:
     shop.replace("second:", "second: {trianer.max_steps: 3}\nthird:", "scales/tiny.yaml")
     with pytest.raises(ConfigError, match=r"tiny\.yaml:3: unknown key `trianer\.max_steps`"):

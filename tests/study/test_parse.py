@@ -30,6 +30,7 @@ CASES = [
     ("seeds: [0]", "seeds: [0, one]", "seeds:", r"`seeds\.1` holds 'one'; write a whole number"),
     ("seeds: [0]", "seeds: [0, 1.5]", "seeds:", r"`seeds\.1` holds 1\.5; write a whole number"),
     ("seeds: [0]", "seeds: [1, 1]", "seeds:", r"`seeds` holds \[1, 1\]; name each seed once"),
+    ("seeds: [0]", "seeds: []", "seeds:", r"`seeds` holds \[\]; name at least one seed, or leave the key out\."),
     ("seeds: [0]", "seeds: 3", "seeds:", r"`seeds` holds 3; write a list"),
     ("run: test", "run: tset", "run: tset", r"run` holds `tset`; write one of `fit`, `validate`"),
     ("    gate:", "    gates:", "gates:", r"unknown key `gates`\. Did you mean `gate`\?"),

@@ -154,7 +154,12 @@ class ToyLoader:
 
 class ToyData(LightningDataModule):
     def __init__(
-        self, num_samples: int = 64, global_batch_size: int = 8, seed: int = 0, path: str = "drawn"
+        self,
+        num_samples: int = 64,
+        global_batch_size: int = 8,
+        seed: int = 0,
+        path: str = "drawn",
+        image_size: int = 32,
     ) -> None:
         super().__init__()
         self.num_samples, self.global_batch_size, self.seed = num_samples, global_batch_size, seed

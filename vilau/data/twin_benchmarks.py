@@ -75,7 +75,6 @@ class TwinBenchmarks(StreamedDataModule):
             num_workers=num_workers,
             seed=seed,
         )
-        level_of(world)
         check_benchmarks(benchmarks, (*TWINS, *DRAWN))
         for key, value in (
             ("num_questions", num_questions), ("num_prompts", num_prompts), ("num_frames", num_frames),

@@ -144,7 +144,6 @@ def class_set(spec: WorldSpec, per_class: int, *, image_size: int) -> ShardSet:
     Raises:
         ConfigError: a number makes no sense.
     """
-    _check(spec)
     if per_class < 1:
         raise ConfigError(f"data.zero_shot_per_class is {per_class}; write at least 1.")
     details = {

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from vilau.errors import ConfigError, VilauError
+from vilau.study.explain import placed
 from vilau.study.outcome import run_title
 from vilau.study.overview import short_count
 from vilau.study.plan import Plan, Run, run_config
@@ -89,12 +90,38 @@ def _built(plan: Plan, run: Run, products: dict[str, str]) -> LightningModule:
             module, _ = cli.build_parts()
             if is_overridden("configure_model", module):
                 module.configure_model()
+        _refuse_image_size(run, module)
     except VilauError as error:
-        raise type(error)(f"{title}: {error}") from error
+        told = placed(error, config, run.resolved.origin)
+        raise type(error)(f"{title}: {told}") from error
     except Exception as error:
         error.add_note(f"while building {title}")
         raise
     return module
+
+
+def _refuse_image_size(run: Run, module: LightningModule) -> None:
+    """Refuse to train on images of another size than the visual tokenizer reads, where both are known.
+
+    Only of the kit's own modules, which hand images on as they come, and where the study writes a size: text alone
+    needs none. An evaluation may draw at one size and compare with pictures of another.
+    """
+    arguments = (run.resolved.config.get("data") or {}).get("init_args") or {}
+    written = arguments.get("image_size")
+    if run.stage.command != "fit" or written is None or not _is_ours(module):
+        return
+    specs = [getattr(part, "spec", None) for part in module.modules()]
+    sizes = {getattr(spec, "image_size", None) for spec in specs} - {None}
+    if len(sizes) == 1 and written not in sizes:
+        (size,) = sizes
+        raise ConfigError(
+            f"data.image_size is {written}, but the visual tokenizer reads images of {size} x {size} pixels; write "
+            f"{size}."
+        )
+
+
+def _is_ours(module: LightningModule) -> bool:
+    return type(module).__module__.partition(".")[0] == __name__.partition(".")[0]
 
 
 def _refuse_users(plan: Plan, run: Run, built: Built) -> None:

@@ -7,6 +7,7 @@ argument of that class. An item of a list is reached by its position or by its c
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -59,6 +60,25 @@ def plain_key(path: tuple[str | int, ...]) -> str:
     return ".".join(str(part) for part in path if part not in ("init_args", "dict_kwargs"))
 
 
+def dotted_keys(value: Any, key: str = "") -> Iterator[str]:
+    """Yield every dotted key below ``value``, as a user would write it; items of lists by class, or else position."""
+    if isinstance(value, list):
+        names = [_class_name(item) for item in value]
+        items = [
+            (name if names.count(name) == 1 and name else str(position), item)
+            for position, (name, item) in enumerate(zip(names, value, strict=True))
+        ]
+    else:
+        items = list(value.items()) if isinstance(value, dict) else []
+    for word, item in items:
+        if word in ("init_args", "dict_kwargs"):
+            yield from dotted_keys(item, key)
+        else:
+            inner = f"{key}.{word}" if key else str(word)
+            yield inner
+            yield from dotted_keys(item, inner)
+
+
 def _step(node: Any, word: str, shown: str) -> Any:
     node = _arguments(node, word)
     if isinstance(node, list):
@@ -83,15 +103,17 @@ def _item(items: list[Any], word: str, shown: str) -> int:
     """Return the index of the list item called ``word``: a number, or the last part of its class path."""
     if word.isdigit() and int(word) < len(items):
         return int(word)
-    names = [
-        str(item.get("class_path", "")).rpartition(".")[2] if isinstance(item, dict) else ""
-        for item in items
-    ]
+    names = [_class_name(item) for item in items]
     if names.count(word) == 1:
         return names.index(word)
     raise ConfigError(
         f"the list `{shown}` has no item `{word}`.{did_you_mean(word, [n for n in names if n])}"
     )
+
+
+def _class_name(item: Any) -> str:
+    """Return the last part of the class path of a list's item, or an empty text."""
+    return str(item.get("class_path", "")).rpartition(".")[2] if isinstance(item, dict) else ""
 
 
 def _as_list(value: Any) -> list[Any]:

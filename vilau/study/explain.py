@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vilau.errors import ConfigError, VilauError
+from vilau.study.dotted import dotted_keys
 from vilau.study.schema import SECTIONS
 from vilau.study.suggest import did_you_mean
 
@@ -28,6 +29,7 @@ _NO_CLASS = re.compile(
     r"(module '[^']+' has no attribute '[^']+'|No module named '[^']+'|cannot import name '[^']+' from '[^']+'"
     r"|Import path \S+ does not correspond to a subclass of \S+)"
 )
+_LEADING_KEY = re.compile(r"`?([A-Za-z_]\w*(?:\.\w+|\[\d+\])+)`? ")
 _KINDS = {
     "float": "a number",
     "int": "a whole number",
@@ -49,12 +51,47 @@ def explain(
     """
     for cause in _chain(error):
         if isinstance(cause, VilauError):
-            return cause
+            return placed(cause, config, origin)
     if not _is_parse_error(error):
         return None
     place, sentence = _sentence(str(error), config)
     where = origin(place) if place else ""
     return ConfigError(f"{where}: {sentence}" if where else sentence)
+
+
+def placed(error: VilauError, config: dict[str, Any], origin: Callable[[str], str]) -> VilauError:
+    """Return ``error`` with the place of the key its sentence begins with; as it is where that is not known.
+
+    Args:
+        error: what a constructor raised: ``quantizer.depth is 0; write 1 or more.``
+        config: the stage config it was built from.
+        origin: dotted key -> ``file:line`` (or an empty text).
+    """
+    match = _LEADING_KEY.match(str(error)) if isinstance(error, ConfigError) else None
+    if match is None:
+        return error
+    key = _written(match[1].replace("[", ".").replace("]", ""), list(dotted_keys(config)))
+    where = origin(key) if key else ""
+    return type(error)(f"{where}: {error}") if where else error
+
+
+def _written(key: str, known: list[str]) -> str:
+    """Return the known key that a sentence calls ``key``, or its nearest parent; empty where several might be meant.
+
+    A constructor does not know where it stands: it says ``quantizer.depth`` of ``model.quantizer.depth``, and in a
+    blend ``data.world.level`` of ``data.sources.0.data.world.level``.
+    """
+    words = key.split(".")
+    while words:
+        name = ".".join(words)
+        found = [name] if name in known else [one for one in known if one.endswith(f".{name}")]
+        if not found and len(words) > 2 and words[0] in SECTIONS:
+            start, end = f"{words[0]}.", f".{name.partition('.')[2]}"
+            found = [one for one in known if one.startswith(start) and one.endswith(end)]
+        if found:
+            return found[0] if len(found) == 1 else ""
+        words.pop()
+    return ""
 
 
 def root_cause(error: BaseException) -> BaseException:

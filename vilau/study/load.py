@@ -8,12 +8,12 @@ run is written down (see ``plan``).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from vilau.errors import ConfigError
-from vilau.study.dotted import merged, plain_key, set_dotted
+from vilau.study.dotted import dotted_keys, merged, plain_key, set_dotted
 from vilau.study.parse import check_section, machine_file, overlay_file, parse_study, stage_setting
 from vilau.study.schema import Setting, Stage, Study, Variant
 from vilau.study.suggest import did_you_mean
@@ -29,6 +29,10 @@ class StageConfig:
     """Dotted key as a user writes it -> ``file:line`` of the overlay that had the last word."""
     commanded: tuple[Setting, ...] = ()
     """What the command line set: nothing is laid over it, not even by the machine."""
+
+    def fed(self, places: Mapping[str, str]) -> StageConfig:
+        """Return the config with the places of the keys that take in a product: dotted key -> ``file:line``."""
+        return replace(self, origins={**self.origins, **places})
 
     def origin(self, key: str) -> str:
         """Return where ``key`` or its nearest parent was set, or an empty text."""
@@ -149,7 +153,8 @@ def stage_config(
     """Lay the overlays of one stage of one variant over one another.
 
     Raises:
-        ConfigError: a part is missing or is no stage config, or an overlay does not fit it.
+        ConfigError: a part is missing or is no stage config, an overlay does not fit it, or a number of steps
+            makes no sense.
     """
     config: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -169,8 +174,30 @@ def stage_config(
             set_dotted(config, setting.key, setting.value)
         except ConfigError as error:
             raise ConfigError(f"{setting.origin}: {stage.name}: {error}") from None
-        origins[setting.key.rstrip("+")] = setting.origin
-    return StageConfig(config, origins, commanded)
+        _note(origins, setting)
+    found = StageConfig(config, origins, commanded)
+    _check_steps(found, stage.name)
+    return found
+
+
+def _note(origins: dict[str, str], setting: Setting) -> None:
+    """Note where an overlay was written, for its key and for every key in its value."""
+    key = setting.key.rstrip("+")
+    if key == setting.key and not isinstance(setting.value, dict):
+        # What stood below was replaced.
+        for old in [old for old in origins if old.startswith(f"{key}.")]:
+            del origins[old]
+    origins.update(dict.fromkeys((key, *dotted_keys(setting.value, key)), setting.origin))
+
+
+def _check_steps(found: StageConfig, stage: str) -> None:
+    """Refuse a number of steps below 1; -1 is Lightning's word for no end."""
+    trainer = found.config.get("trainer")
+    steps = trainer.get("max_steps") if isinstance(trainer, dict) else None
+    if isinstance(steps, (int, float)) and steps < 1 and steps != -1:
+        raise ConfigError(
+            f"{found.origin('trainer.max_steps')}: {stage}: `trainer.max_steps` holds {steps!r}; write 1 or more."
+        )
 
 
 def _read_part(study: Study, stage: Stage, name: str) -> YamlFile:

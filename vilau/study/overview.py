@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 from vilau.errors import VilauError
+from vilau.study.forecast import cost_of, cost_texts, total_text
 from vilau.study.load import load_study
 from vilau.study.outcome import run_title
 from vilau.study.plan import Options, Plan, Run, make_plan
 from vilau.study.store import Store, read_json, run_lock
 
-COSTS = "vilau.costs"
-"""The module that estimates: ``estimate(config) -> dict | None`` and ``shown(cost) -> texts``. It is
-reached by name, because this room knows no model, and it imports no torch either."""
-
 
 def plan_text(plan: Plan, store: Store) -> str:
-    """Return the plan of a study: each run once, who shares it, its state, size and inputs."""
+    """Return the plan of a study: each run once, who shares it, its state, size and inputs; the time they add up to."""
     study = plan.study
     lines = [f"{study.name}: {study.question}" if study.question else study.name]
     shared = len(plan.cells) - len(plan.runs)
@@ -30,15 +25,23 @@ def plan_text(plan: Plan, store: Store) -> str:
     )
     header = ["run", "stage", "state", "steps", "batch", "samples", "takes in"]
     rows = [_row(plan, store, run) for run in plan.runs.values()]
-    costs = [_costs(plan, run) for run in plan.runs.values()]
-    keys = list(dict.fromkeys(key for cost in costs for key in cost))
-    keys = [key for key in keys if any(cost.get(key) for cost in costs)]
+    costs = {name: cost_of(plan, run) for name, run in plan.runs.items()}
+    texts = [cost_texts(plan, cost) for cost in costs.values()]
+    keys = list(dict.fromkeys(key for told in texts for key in told))
+    keys = [key for key in keys if any(told.get(key) for told in texts)]
     header[6:6] = keys
-    for row, cost in zip(rows, costs, strict=True):
-        row[6:6] = [cost.get(key) or "–" for key in keys]
+    for row, told in zip(rows, texts, strict=True):
+        row[6:6] = [told.get(key) or "–" for key in keys]
     lines += ["", *columns([header, *rows])]
-    todo = sum(store.metrics(name) is None for name in plan.runs)
-    lines += ["", f"{len(plan.runs) - todo} finished, {todo} to run; runs folder {store.root}"]
+    states = {name: row[2] for name, row in zip(plan.runs, rows, strict=True)}
+    todo = {name: costs[name] for name, state in states.items() if state != "finished"}
+    begun = sum(states[name] != "to run" for name in todo)
+    lines += [
+        "",
+        f"{len(rows) - len(todo)} finished, {len(todo)} to run; runs folder {store.root}",
+    ]
+    total = total_text(plan, todo, begun)
+    lines += [total] if total else []
     return "\n".join(lines)
 
 
@@ -54,15 +57,20 @@ def studies_text(folder: Path, store: Store) -> str:
             rows.append([f"  {path.name}", f"{done}/{len(plan.runs)} runs", study.question])
         except VilauError as error:
             rows.append([f"  {path.name}", "broken", str(error)])
-    lines += columns(rows) or ["  none"]
+    lines += columns(rows) or [_none(folder, "`lightning list FOLDER` looks elsewhere")]
     lines += ["", f"Finished runs in {store.root}/"]
     rows = []
     for run_dir in sorted((store.root / ".store").glob("*-*")):
         if (metrics := store.metrics(run_dir.name)) is not None:
             seconds = f"{metrics.get('seconds', 0):.0f} s"
             rows.append([f"  {run_dir.name}", metrics.get("finished_at", "")[:16], seconds])
-    lines += columns(rows) or ["  none"]
+    lines += columns(rows) or [_none(store.root, "the first `lightning run` makes it")]
     return "\n".join(lines)
+
+
+def _none(folder: Path, hint: str) -> str:
+    """Say that nothing was found, and where there is no such folder, that as well."""
+    return "  none" if folder.is_dir() else f"  none: there is no folder {folder}/ here; {hint}"
 
 
 def columns(rows: list[list[str]]) -> list[str]:
@@ -115,24 +123,6 @@ def _state(store: Store, name: str) -> str:
     if any((folder / "checkpoints").glob("step=*.ckpt")):
         return f"cut off at {status.get('step', '?')}"
     return "to run"
-
-
-def _costs(plan: Plan, run: Run) -> dict[str, str]:
-    """Return heading -> text of what a stage costs, nothing where that is not known."""
-    if importlib.util.find_spec(COSTS) is None:
-        return {}
-    costs = importlib.import_module(COSTS)
-    cost = costs.estimate(_with_inputs(plan, run))
-    return costs.shown(cost, accelerator=plan.trainer.get("accelerator")) if cost else {}
-
-
-def _with_inputs(plan: Plan, run: Run) -> dict[str, Any]:
-    """Return a stage's config with its machine, and the configs of the stages it takes in."""
-    config = {"command": run.stage.command, **run.resolved.config}
-    config["trainer"] = plan.stage_trainer(run)
-    inputs = {key: plan.runs[source] for key, source in run.inputs.items()}
-    config["inputs"] = {key: _with_inputs(plan, source) for key, source in inputs.items()}
-    return config
 
 
 def _amount(value: Any) -> str:

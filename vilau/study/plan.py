@@ -206,7 +206,9 @@ def _add_chain(
         inputs = {key: names[source] for key, source in stage.inputs.items() if source in names}
         own_seed = seed if stage.seed is None else stage.seed
         key = _identity(stage.command, resolved.config, own_seed, inputs)
-        run = Run(stage, own_seed, resolved, inputs, key)
+        where = plan.study.source.where
+        places = {name: where(("stages", stage.name, "inputs", name)) for name in inputs}
+        run = Run(stage, own_seed, resolved.fed(places), inputs, key)
         plan.runs.setdefault(run.name, run)
         plan.after.setdefault(run.name, set()).update(set(inputs.values()) | gated - {run.name})
         plan.cells.append(Cell(variant, seed, stage.name, run.name))
