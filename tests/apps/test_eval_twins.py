@@ -129,6 +129,10 @@ def test_what_is_refused_leaves_no_folder_that_stands_in_the_way(
     assert vilau(*command)[0] == 2
     assert not (tmp_path / "evaluation").exists()
     (tmp_path / "evaluation").mkdir()
+    (tmp_path / "evaluation" / "notes.txt").write_text("mine")
+    assert vilau(*command)[0] == 2
+    assert [path.name for path in (tmp_path / "evaluation").iterdir()] == ["notes.txt"]
+    (tmp_path / "evaluation" / "notes.txt").unlink()
     (tmp_path / "evaluation" / "eval.json").write_text('{"model": "another"}')  # a killed one's
     weights.write_bytes(whole)
     code, _, err = vilau(*command)

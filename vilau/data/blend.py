@@ -1,5 +1,5 @@
-"""Several sources of documents in one run, each with a weight: VILA-U's fine-tuning set, for one, of instructions and
-captions to draw from (section 4: ShareGPT4V, MMC4, its own images and OpenVid side by side)."""
+"""Several sources of documents in one run, each with a weight, as VILA-U fine-tunes: a dozen sets of instructions
+beside images and clips to draw. Its scripts have no weights but take each set in proportion to its size."""
 
 from __future__ import annotations
 

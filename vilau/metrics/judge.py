@@ -83,7 +83,7 @@ def judge_scene(scene: Scene, requirements_json: str) -> Judgement:
         raise DataError(
             "A prompt came without requirements, so nothing can be judged; give it some."
         )
-    if any(requirement.kind == "part" for requirement in requirements):
+    if asks_for_part(requirements):
         raise DataError(
             "A prompt asks for a part (a border or a dot), which the judge of drawn scenes cannot "
             "see; leave out the skill 'part relation' or draw prompts of level base."
@@ -96,6 +96,11 @@ def judge_scene(scene: Scene, requirements_json: str) -> Judgement:
         soft=sum(held) / len(held),
         named_things=len(there) / len(wanted) if wanted else None,
     )
+
+
+def asks_for_part(requirements: Sequence[Requirement]) -> bool:
+    """Whether a border or a dot of a thing is asked for, which no judge of drawn scenes can see."""
+    return any(requirement.kind == "part" for requirement in requirements)
 
 
 def judge_name(folder: str | Path | None = None) -> str:

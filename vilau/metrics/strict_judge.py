@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from vilau.metrics.judge import Judgement, judge_scene
+from vilau.metrics.judge import Judgement, asks_for_part, judge_scene
 from vilau.world.judge import requirements_from_json
 from vilau.world.parse import MAX_RESIDUAL, parse
 from vilau.world.scene import Scene
@@ -66,10 +66,8 @@ def verdicts(
     """
     seen, redrawn = lenient.parse(images), strict.parse(images)
     return [
-        None if _hidden(text) else Verdicts(judge_scene(one, text), judge_scene(other, text))
+        None
+        if asks_for_part(requirements_from_json(text))
+        else Verdicts(judge_scene(one, text), judge_scene(other, text))
         for one, other, text in zip(seen, redrawn, requirements, strict=True)
     ]
-
-
-def _hidden(text: str) -> bool:
-    return any(requirement.kind == "part" for requirement in requirements_from_json(text))

@@ -122,27 +122,27 @@ def questions_by_family(
 def questions_by_thing(scene: Scene) -> list[tuple[Thing, Question]]:
     """The undoubted questions for the colour or the shape of one thing, each with the thing that it means."""
     view = _View(scene)
-    found = [
-        (thing, Question("attribute", f"what color is the {name} ?", thing.color, COLOR_NAMES))
-        for thing, name in view.named
-        if name == thing.shape
-    ]
-    return found + [
-        (
-            thing,
-            Question("identity", f"what shape is the {thing.color} thing ?", thing.shape, SHAPES),
-        )
-        for thing in scene.things
-        if view.colors[thing.color] == 1
-    ]
+    colors = [(thing, _color(thing)) for thing, name in view.named if name == thing.shape]
+    return colors + [(thing, _shape(thing)) for thing in _alone_in_color(view)]
+
+
+def _alone_in_color(view: _View) -> list[Thing]:
+    return [thing for thing in view.scene.things if view.colors[thing.color] == 1]
+
+
+def _color(thing: Thing) -> Question:
+    return Question("attribute", f"what color is the {thing.shape} ?", thing.color, COLOR_NAMES)
+
+
+def _shape(thing: Thing) -> Question:
+    return Question("identity", f"what shape is the {thing.color} thing ?", thing.shape, SHAPES)
 
 
 def _attribute(view: _View) -> list[Question]:
     found = []
     for thing, name in view.named:
         if name == thing.shape:
-            text = f"what color is the {name} ?"
-            found.append(Question("attribute", text, thing.color, COLOR_NAMES))
+            found.append(_color(thing))
         found.append(Question("attribute", f"what size is the {name} ?", thing.size, SIZE_NAMES))
         if thing.size != "small":  # small things are always solid
             text = f"is the {name} solid , striped , dotted or checked ?"
@@ -154,20 +154,15 @@ def _attribute(view: _View) -> list[Question]:
 
 
 def _identity(view: _View) -> list[Question]:
-    return [
-        Question("identity", f"what shape is the {thing.color} thing ?", thing.shape, SHAPES)
-        for thing in view.scene.things
-        if view.colors[thing.color] == 1
-    ]
+    return [_shape(thing) for thing in _alone_in_color(view)]
 
 
 def _knowledge(view: _View) -> list[Question]:
     # Asked by colour: the shape has to be seen and its corners known.
     found = []
-    for thing in view.scene.things:
-        if view.colors[thing.color] == 1:
-            text = f"how many corners does the {thing.color} thing have ?"
-            found.append(Question("knowledge", text, str(CORNERS[thing.shape]), CORNER_COUNTS))
+    for thing in _alone_in_color(view):
+        text = f"how many corners does the {thing.color} thing have ?"
+        found.append(Question("knowledge", text, str(CORNERS[thing.shape]), CORNER_COUNTS))
     return found
 
 

@@ -14,10 +14,10 @@ from vilau.world.render import render
 from vilau.world.scene import pick
 from vilau.world.things import Scene, Thing
 
-BLURRED, DARK, CROPPED, AWAY = "blurred", "dark", "cropped", "unanswerable"
-KINDS = (BLURRED, DARK, CROPPED, AWAY)
-"""What is wrong with a picture; the last one shows a part of the scene without the thing that is asked about."""
-UNANSWERABLE = "unanswerable"
+BLURRED, DARK, CROPPED, UNANSWERABLE = "blurred", "dark", "cropped", "unanswerable"
+KINDS = (BLURRED, DARK, CROPPED, UNANSWERABLE)
+"""What is wrong with a picture; the last one, whose name is also the answer, shows a part of the scene without
+the thing that is asked about."""
 BLUR_RADIUS = 1.5
 """Standard deviation in pixels (of 64): colours can still be told, and the shapes of all but small things."""
 DARKNESS = 0.3
@@ -69,12 +69,12 @@ def snapshot_question(
         return None
     thing, question = pick(rng, asked)
     window = (0, 0, scene.image_size)
-    if kind in (CROPPED, AWAY):
+    if kind in (CROPPED, UNANSWERABLE):
         windows = _windows(scene, thing, seen=kind == CROPPED)
         if not windows:
             return None
         window = pick(rng, windows)
-    answer = UNANSWERABLE if kind == AWAY else question.answer
+    answer = UNANSWERABLE if kind == UNANSWERABLE else question.answer
     choices = (*question.choices, UNANSWERABLE)
     return Snapshot(scene, kind, window), replace(
         question, family=kind, answer=answer, choices=choices

@@ -37,21 +37,21 @@ def recorded(out: Path, args: argparse.Namespace, *, world: bool = False) -> Ite
     Raises:
         DataError: the folder holds something of another model or settings.
     """
-    new = not out.exists()
+    new, before, known = not out.exists(), _others(out), (out / RECORD).exists()
     begin(out, args, world=world)
     try:
         yield
     except BaseException:
-        if not _holds_more(out):
-            (out / RECORD).unlink(missing_ok=True)
+        if not known and _others(out) == before:
+            (out / RECORD).unlink()
             if new and not any(out.iterdir()):
                 out.rmdir()
         raise
 
 
-def _holds_more(out: Path) -> bool:
-    """Whether a folder holds answers, drawings or numbers beside its record."""
-    return any(path.is_file() and path != out / RECORD for path in out.rglob("*"))
+def _others(out: Path) -> set[Path]:
+    """The files in a folder beside its record: answers, drawings, numbers."""
+    return {path for path in out.rglob("*") if path.is_file() and path != out / RECORD}
 
 
 def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
@@ -70,7 +70,7 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     }  # fmt: skip
     check_writable(out)
     path = out / RECORD
-    held = _read(path) if path.exists() and _holds_more(out) else {}
+    held = _read(path) if path.exists() and _others(out) else {}
     if held:
         held = {"ocr": False, **held}  # a folder of before that option
         # A folder of published benchmarks may also take in twins, of one level.
