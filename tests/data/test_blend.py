@@ -86,6 +86,25 @@ def test_sources_come_by_weight_and_each_sample_once_a_pass() -> None:
     assert [told(b) for b in epochs[0]] != [told(b) for b in epochs[1]]
 
 
+def test_each_pass_through_a_source_has_an_order_of_its_own() -> None:
+    # Twelve drawings an epoch: each epoch of the blend is one pass through the source's own twelve scenes.
+    loader = blend((1, drawing()), (1, reading()), samples_per_epoch=24).train_dataloader()
+
+    def drawn_in_order() -> list[bytes]:
+        return [
+            batch.images[segment.index].numpy().tobytes()
+            for batch in loader
+            for document in batch.documents
+            for segment in document.segments
+            if isinstance(segment, ImageSegment) and segment.target
+        ]
+
+    first, second = drawn_in_order(), drawn_in_order()
+    assert set(first) == set(second)
+    assert len(first) == 12
+    assert first != second
+
+
 def test_a_document_shows_the_picture_it_is_about() -> None:
     alone = asking()
     alone.setup()
@@ -158,16 +177,18 @@ def test_joined_batches_keep_pixels_codes_and_clips_apart() -> None:
         batch(3, [Document((VideoSegment((0, 2)), ImageSegment(1), text))], None),
         batch(0, [Document((ImageSegment(1), text), source="b")], coded),
         batch(0, [Document((text,))], None),
+        batch(1, [Document((ImageSegment(0), text))], None),
     ])  # fmt: skip
     assert [d.segments for d in found.documents] == [
-        (VideoSegment((0, 2)), ImageSegment(1), text), (ImageSegment(4), text), (text,),
+        (VideoSegment((0, 2)), ImageSegment(1), text), (ImageSegment(4), text), (text,), (ImageSegment(5), text),
     ]  # fmt: skip
     assert found.documents[1].source == "b"
-    assert found.num_images == 5
+    assert found.num_images == 6
     assert found.codes is not None
-    assert (found.codes[:3] == -1).all()
-    assert torch.equal(found.codes[3:], coded)
-    assert len(found.images) == 3
+    # Rows of -1 stand for images that come as pixels, in order: three of the first batch, one of the last.
+    assert (found.codes[[0, 1, 2, 5]] == -1).all()
+    assert torch.equal(found.codes[3:5], coded)
+    assert found.images[:, 0, 0, 0].tolist() == [3, 3, 3, 1]
 
 
 def test_shares_add_up() -> None:
