@@ -1,5 +1,5 @@
 # make run    train, evaluate and report the contrastive ablation at tiny scale (minutes, two CPU cores)
-# make test   the default test suite
+# make test   the default test suite, in two processes; another number: make test PROCESSES=1
 # make lint   formatting, lint and types, without changing anything
 # make clean  remove the environment and caches; runs/ stays
 #
@@ -8,6 +8,7 @@
 # installed, so that a second call installs nothing unless pyproject.toml has changed.
 
 STUDY ?= experiments/ablate_contrastive.yaml
+PROCESSES ?= 2
 VENV := .venv
 PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
@@ -25,7 +26,7 @@ run: $(VENV)/.installed
 	@echo "curves: $(VENV)/bin/tensorboard --logdir runs/$(notdir $(basename $(STUDY)))"
 
 test: $(VENV)/.installed-dev
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(PROCESSES) --dist loadfile
 
 lint: $(VENV)/.installed-dev
 	$(VENV)/bin/ruff format --check .
