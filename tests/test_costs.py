@@ -375,6 +375,12 @@ def test_evaluation_counts_its_questions_and_prompts(siglip_folder: str) -> None
     assert cost["samples"] == 20
     assert cost["hours"]["A100"] == pytest.approx(cost["flops"] / (0.1 * 0.4 * 312e12) / 3600)
     assert cost["trained_parameters"] == cost["disk_bytes"] == 0
+    # Without images a question is its words alone; drawings cost what they did.
+    stage["model"]["init_args"]["show_images"] = False
+    unseen = estimate(stage)
+    assert unseen is not None
+    assert unseen["samples"] == 20
+    assert 0.2 * cost["flops"] < unseen["flops"] < cost["flops"]
 
 
 def test_a_sweep_draws_each_prompt_at_every_scale(siglip_folder: str) -> None:

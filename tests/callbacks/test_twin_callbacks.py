@@ -19,6 +19,7 @@ from vilau.metrics.category_frechet import CategoryFrechet
 from vilau.metrics.frechet import FrechetDistance
 from vilau.metrics.predictions import score_predictions
 from vilau.types import (
+    WITHOUT_IMAGES,
     AnswerOutput,
     ClipOutput,
     ClipPromptBatch,
@@ -102,6 +103,58 @@ def test_a_twin_is_scored_beside_its_guessers_and_can_be_scored_again(tmp_path) 
         DataError, match=r"world_mme.jsonl: A question of MME's rule .* has no 'answer'"
     ):
         score_predictions([path], answer_metric("world_mme"))
+
+
+def test_what_was_asked_without_images_says_so(tmp_path, monkeypatch) -> None:
+    def batch(name: str, **more) -> QuestionBatch:
+        images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        return QuestionBatch(
+            images, ["a ?", "b ?"], [["yes"], ["no"]], ["shape"] * 2, benchmark=name, **more
+        )
+
+    class Blind(Artist):
+        def test_step(self, batch, batch_idx: int):
+            return AnswerOutput(["yes", "no"], images_shown=False)
+
+    rows = [
+        {"question_id": "0", "category": "shape", "question": "?", "answer": truth}
+        for truth in ("Yes", "No")
+    ]
+    batches = [
+        batch("vqa", chance=[0.5, 0.5]),
+        *(batch(f"pope_{setting}") for setting in ("random", "popular", "adversarial")),
+        batch("world_mme", rows=rows, baselines={"ceiling": [["yes"], ["no"]]}),
+    ]
+    captions = []
+    monkeypatch.setattr(
+        "vilau.callbacks.question_answering.captioned",
+        lambda images, texts, columns: (
+            captions.append(texts) or torch.zeros(3, 8, 8, dtype=torch.uint8)
+        ),
+    )
+    callback = QuestionAnswering()
+    trainer(tmp_path, callback).test(Blind(), loader(*batches), verbose=False)
+    details = {
+        name: callback.passports[f"test/{name}"].details
+        for name in (
+            "vqa_accuracy", "vqa_exact", "vqa_chance", "pope_random_f1", "pope_mean_f1", "world_mme_perception",
+            "world_mme_perception_ceiling",
+        )
+    }  # fmt: skip
+    part = "perception 1 of 10 categories, at most 200"
+    assert details == {
+        "vqa_accuracy": WITHOUT_IMAGES,
+        "vqa_exact": WITHOUT_IMAGES,
+        "vqa_chance": "baseline: chance",
+        "pope_random_f1": WITHOUT_IMAGES,
+        "pope_mean_f1": f"{WITHOUT_IMAGES}, mean over the settings",
+        "world_mme_perception": f"{WITHOUT_IMAGES}; {part}",
+        "world_mme_perception_ceiling": f"baseline: ceiling; {part}",
+    }
+    assert captions[0][1] == "b ?\ntruth: no\nanswer without the image: no"
+    # The callback forgets it with the next model.
+    trainer(tmp_path, callback).test(Artist(["yes", "no"]), loader(batches[0]), verbose=False)
+    assert callback.passports["test/vqa_accuracy"].details == ""
 
 
 def test_clips_with_other_frames_are_other_questions(tmp_path) -> None:

@@ -36,7 +36,7 @@ def mixture(world: WorldSpec, workers: int) -> MultimodalMixture:
 def instructions(world: WorldSpec, workers: int) -> Instructions:
     return Instructions(
         world=world, global_batch_size=GLOBAL_BATCH, num_workers=workers, clips=FEW,
-        turns_per_image=3, exam_share=0.4, drawing_share=0.2, video_share=0.2,
+        turns_per_image=3, exam_share=0.4, drawing_share=0.2, video_share=0.2, hidden_share=0.2,
     )  # fmt: skip
 
 

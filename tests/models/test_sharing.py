@@ -154,3 +154,12 @@ def test_a_token_sees_what_its_document_goes_on_from():
             "flash_attention_2", documents, dtype=torch.float32, prefixes_BT=prefixes
         )
     isolating_arguments("flash_attention_2", documents, dtype=torch.float32)
+
+
+def test_questions_without_pictures_are_rows_of_their_own():
+    model = tiny.vila_u()
+    batch = MultimodalBatch(
+        tiny.images(1)[:0],
+        [Document((ask(text), say("a star"))) for text in ("is it", "a red")],
+    )
+    assert_equal_to_one_a_row(model, batch, packing=False, length_groups=1, share_images=True)

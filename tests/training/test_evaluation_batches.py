@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -61,3 +63,32 @@ def test_pictures_are_rebuilt_by_the_tokenizer(module: Evaluation) -> None:
     tokenizer = module.model.tokenizer
     direct = tokenizer.decode(tokenizer.encode(images / 127.5 - 1)).clamp(-1, 1)
     assert (rebuilt.float() - (direct + 1) * 127.5).abs().max() <= 0.51
+
+
+def test_without_images_the_language_model_answers_alone(tmp_path: Path) -> None:
+    made = tiny.vila_u()
+    with torch.no_grad():
+        made.language.lm_head.weight *= 20
+    made.save(tmp_path)
+    module = Evaluation(str(tmp_path), max_new_tokens=4, show_images=False)
+    asked = ["what ?", "which way ?", "<image> and <image> : same ?"]
+    batch = QuestionBatch(tiny.images(6), asked, [["x"]] * 3, ["f"] * 3, frames=[1, 3, 2])
+    plain = [*asked[:2], " and  : same ?"]
+    output = module.test_step(batch, 0)
+    assert output.answers == module.model.answer(None, plain, max_new_tokens=4)
+    assert not output.images_shown
+    other = QuestionBatch(255 - tiny.images(6), asked, [["x"]] * 3, ["f"] * 3, frames=[1, 3, 2])
+    assert module.test_step(other, 0).answers == output.answers
+    shown = Evaluation(str(tmp_path), max_new_tokens=4).test_step(batch, 0)
+    assert shown.images_shown
+    assert shown.answers != output.answers
+    # Ranked options likewise.
+    options = [["two", "a star", "a red circle"]] * 3
+    batch = QuestionBatch(
+        tiny.images(6), asked, [["x"]] * 3, ["f"] * 3, frames=[1, 3, 2], options=options
+    )
+    best = [
+        module.model.answer_log_likelihoods(None, question, options[0]).argmax()
+        for question in plain
+    ]
+    assert module.test_step(batch, 0).answers == ["ABC"[index] for index in best]

@@ -26,6 +26,7 @@ from vilau.apps.evaluation.suites import (
     QUESTIONS,
     SUITES,
     Listed,
+    check_hidden,
     check_ocr,
     chosen_names,
     known_benchmarks,
@@ -121,6 +122,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         help="put OCR tokens into the questions of TextVQA, as LLaVA does (about ten points)",
     )
     parser.add_argument(
+        "--without-images",
+        action="store_true",
+        help="ask the questions without their pictures and videos: what the language model alone can tell",
+    )
+    parser.add_argument(
         "--rescore",
         nargs="+",
         metavar="FILE",
@@ -138,18 +144,16 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what was asked for; returns the exit code. Raises the errors of ``vilau.errors``."""
-    if args.ocr and (args.rescore or args.write_lmms_tasks):
-        raise ConfigError(
-            "--ocr is for asking; leave it out with --rescore and --write-lmms-tasks."
-        )
-    if args.rescore:
-        return _rescore(args)
-    if args.write_lmms_tasks:
-        return _write_tasks(args)
+    if args.rescore or args.write_lmms_tasks:
+        for option in ("ocr", "without_images"):
+            if getattr(args, option):
+                raise ConfigError(
+                    f"--{option.replace('_', '-')} is for asking; leave it out with --rescore and --write-lmms-tasks."
+                )
+        return _rescore(args) if args.rescore else _write_tasks(args)
     world = args.world or any(name.startswith("world_") for name in args.benchmarks)
     names = chosen_names(args.suite, args.benchmarks, world=world)
-    if args.ocr:
-        check_ocr(names)
+    _check_asked(names, args)
     for lacking in not_in(args.suite, world=world) if args.suite else ():
         why = "it has no twin" if world else "its data are not read here"
         say(f"{args.suite}: the column {lacking} stays empty, {why}")
@@ -171,6 +175,19 @@ def run(args: argparse.Namespace) -> int:
         for one in ready:
             _run_one(one, data / one.folder, model, out, args)
     return 0 if len(ready) == len(chosen) else 1
+
+
+def _check_asked(names: Sequence[str], args: argparse.Namespace) -> None:
+    """Raise ``ConfigError`` where an option of asking means none, or not all, of the benchmarks."""
+    if args.ocr:
+        check_ocr(names)
+    if args.without_images:
+        check_hidden(names)
+        for name in ("fit", "quirks"):
+            if getattr(args, name):
+                raise ConfigError(
+                    f"--{name} is for showing images, and --without-images shows none; leave out one of the two."
+                )
 
 
 def tell(one: Listed, data: Path) -> bool:

@@ -31,7 +31,7 @@ from vilau.metrics.answers import (
 )
 from vilau.metrics.passport import SetFingerprint
 from vilau.metrics.predictions import PREDICTION
-from vilau.types import AnswerOutput, Passport, QuestionBatch
+from vilau.types import WITHOUT_IMAGES, AnswerOutput, Passport, QuestionBatch
 
 
 class QuestionAnswering(MeasuringCallback):
@@ -55,6 +55,9 @@ class QuestionAnswering(MeasuringCallback):
     ``perception``; the twin's is over those its level has, and its passport says how many. No judge model is
     asked: where one belongs (MM-Vet, video questions) strings are compared, and the number is called so:
     ``test/mmvet_string_match_score``.
+
+    Where the model was shown no images (``model.show_images: false``), the names are the same; the passports of its
+    scores and the captions of the pictures say so.
 
     Every answer goes to ``<default_root_dir>/predictions/<benchmark>.jsonl`` (with several ranks
     one file for each), a few with their images to TensorBoard and to ``images``. A row of a
@@ -84,6 +87,7 @@ class QuestionAnswering(MeasuringCallback):
         self.pope: dict[str, PopeScores] = {}
         self.published: dict[str, AnswerMetric] = {}
         self.questions: dict[str, SetFingerprint] = {}
+        self.images_shown = True
         self.samples: dict[str, list[tuple[Tensor, str]]] = defaultdict(list)
         self.files: dict[str, TextIO] = {}
 
@@ -93,6 +97,7 @@ class QuestionAnswering(MeasuringCallback):
         self.pope = {}
         self.published = {}
         self.questions = {}
+        self.images_shown = True
         self.samples.clear()
         self._close(finished=False)
 
@@ -103,6 +108,7 @@ class QuestionAnswering(MeasuringCallback):
         if not isinstance(batch, QuestionBatch) or not isinstance(outputs, AnswerOutput):
             return False
         benchmark = batch.benchmark
+        self.images_shown &= outputs.images_shown
         if benchmark not in self.questions:
             self.questions[benchmark] = SetFingerprint().to(pl_module.device)
         keys = [
@@ -171,7 +177,8 @@ class QuestionAnswering(MeasuringCallback):
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if len(self.samples[batch.benchmark]) < self.num_samples:
                 truth = Counter(batch.answers[index]).most_common(1)[0][0]
-                text = f"{batch.questions[index]}\ntruth: {truth}\nanswer: {answer}"
+                said = "answer" if self.images_shown else "answer without the image"
+                text = f"{batch.questions[index]}\ntruth: {truth}\n{said}: {answer}"
                 image = batch.images[sum(batch.frames[:index]) if batch.frames else index]
                 self.samples[batch.benchmark].append((image.cpu(), text))
 
@@ -216,6 +223,12 @@ class QuestionAnswering(MeasuringCallback):
             images, texts = zip(*samples, strict=True)
             show(trainer, f"{split}/{benchmark}_answers", captioned(images, texts, columns=6))
 
+    def _details(self, baseline: str = "", *, of: str = "") -> str:
+        """What a passport says beside the set: whose score it is, how asked, and the mean ``of`` what."""
+        if baseline:
+            return f"baseline: {baseline}"
+        return ", ".join(filter(None, ["" if self.images_shown else WITHOUT_IMAGES, of]))
+
     def _report_means(
         self, pl_module: pl.LightningModule, split: str, sets: dict[str, tuple[str, int]]
     ) -> None:
@@ -226,7 +239,7 @@ class QuestionAnswering(MeasuringCallback):
                 metric="exact match" if kind == "exact" else soft,
                 reference=f"{benchmark} questions {sets[benchmark][0]}",
                 num_samples=count,
-                details="" if kind in ("accuracy", "exact") else f"baseline: {kind}",
+                details=self._details("" if kind in ("accuracy", "exact") else kind),
             )
             full = f"{split}/{name}"
             self.report(pl_module, full, mean, passport, prog_bar=name.endswith("_accuracy"))
@@ -248,7 +261,7 @@ class QuestionAnswering(MeasuringCallback):
                 features=f"parser {self.pope_style}",
                 reference=", ".join(f"{part} questions {sets[part][0]}" for part in parts),
                 num_samples=sum(sets[part][1] for part in parts),
-                details="mean over the settings" if name == "pope_mean" else "",
+                details=self._details(of="mean over the settings" if name == "pope_mean" else ""),
             )
             for score, value in scores.items():
                 self.report(pl_module, f"{split}/{name}_{score}", value, passport)
@@ -266,7 +279,7 @@ class QuestionAnswering(MeasuringCallback):
             scores[name, baseline].append(metric.compute())
         for (name, baseline), guessers in scores.items():
             questions, count = sets[name]
-            details = f"baseline: {baseline}" if baseline else ""
+            details = self._details(baseline)
             if len(guessers) > 1:
                 details += f", mean of {len(guessers)} guessers"
             metric = self.published[name]

@@ -13,7 +13,7 @@ DATA_DEFAULTS: dict[str, Any] = {
     "global_batch_size": 64, "num_val_samples": 2000, "zero_shot": "auto", "zero_shot_per_class": 10,
     "image_to_text_share": 0.5, "text_to_image_share": 0.5, "turns_per_image": 4, "drawing_share": 0.0,
     "text_to_video_share": 0.0, "interleaved_share": 0.0, "interleaved_images": 3, "video_share": 0.0,
-    "exam_share": 0.0, "single_turn_share": 0.0,
+    "exam_share": 0.0, "single_turn_share": 0.0, "hidden_share": 0.0,
     "num_questions": 2000, "num_comp_questions": 500, "num_pope_questions": 300, "num_prompts": 240,
 }  # fmt: skip
 """Defaults of the data modules' constructors that decide a cost."""
@@ -22,6 +22,7 @@ MODEL_DEFAULTS: dict[str, Any] = {
     "freeze_text": True, "measure_every_n_steps": 100, "guidance_scale": 3.0, "image_size": 64,
     "channels": (24, 48, 64), "guidance_scales": (1.0, 1.25, 1.5, 2.0, 3.0, 5.0),
     "adversarial_weight": 0.0, "freeze_vision": False, "share_images": False,
+    "show_images": True,
 }  # fmt: skip
 """Likewise of the LightningModules'."""
 DISCRIMINATOR_DEFAULTS: dict[str, Any] = {

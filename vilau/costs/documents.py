@@ -41,12 +41,14 @@ def document_forms(config: Config) -> list[Form]:
         turns, video = (
             argument(config, "data", name) for name in ("turns_per_image", "video_share")
         )
-        draw = argument(config, "data", "drawing_share") * (1 - video)
+        hidden = argument(config, "data", "hidden_share")
+        draw = argument(config, "data", "drawing_share") * (1 - video) * (1 - hidden)
         exam = argument(config, "data", "exam_share")
         text = ((1 - exam) * TURN_TOKENS + exam * EXAM_TOKENS) * turns
         reading = [
-            Form(1 - draw - video, 1, text, ANSWER_TOKENS * turns),
-            Form(video, frames, TURN_TOKENS * turns, ANSWER_TOKENS * turns),
+            Form((1 - hidden) * (1 - video) - draw, 1, text, ANSWER_TOKENS * turns),
+            Form((1 - hidden) * video, frames, TURN_TOKENS * turns, ANSWER_TOKENS * turns),
+            Form(hidden, 0, text, ANSWER_TOKENS * turns),
         ]
         if not argument(config, "model", "share_images"):
             single = argument(config, "data", "single_turn_share")

@@ -95,7 +95,9 @@ def _evaluation(config: Config) -> Work:
     rows = _rows_per_prompt(config)
     drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, images=1)
     draw = rows * drawing.flops + _images_per_prompt(config) * model.tower.pixels.flops
-    flops = ask.questions * answer(1) + ask.clip_questions * answer(CLIP_FRAMES)
+    shown = argument(config, "model", "show_images")
+    flops = ask.questions * answer(1 if shown else 0)
+    flops += ask.clip_questions * answer(CLIP_FRAMES if shown else 0)
     flops += (ask.prompts + CLIP_FRAMES * ask.clip_prompts) * draw
     return Work(
         parameters=model.parameters,

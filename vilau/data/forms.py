@@ -170,6 +170,16 @@ def _marked_turn(text: str, shown: Iterator[Shown], *, target: bool) -> list[Seg
     return segments
 
 
+def is_drawn(turns: Sequence[str]) -> bool:
+    """Whether an answer of a conversation holds a mark: an image or clip that the model draws."""
+    return any(MARK in answer for answer in turns[1::2])
+
+
+def without_marks(turns: Sequence[str]) -> list[str]:
+    """Turns without the marks of images and clips, as they are asked of who is shown none."""
+    return [" ".join(filter(None, (piece.strip() for piece in text.split(MARK)))) for text in turns]
+
+
 def conversation(shown: int | tuple[int, ...] | None, turns: Sequence[str]) -> Document:
     """[shown, question, **answer**, question, **answer**, ...]; ``turns`` alternate.
 

@@ -12,12 +12,20 @@ from vilau.data.bundle import is_bundle
 from vilau.data.captions import PromptSpec, choose_prompt
 from vilau.data.document_module import DocumentModule, Stream
 from vilau.data.drawn_clips import CLIPS, ClipSpec, DrawnClips
-from vilau.data.forms import Pictures, conversation, drawing_document, marked_conversation
+from vilau.data.forms import (
+    Pictures,
+    Shown,
+    conversation,
+    drawing_document,
+    is_drawn,
+    marked_conversation,
+    without_marks,
+)
 from vilau.data.media.images import ImageTransform
 from vilau.data.mixture import PROMPTS
 from vilau.data.pairs import check_share, load_image, open_split
 from vilau.data.preparing.options import Options
-from vilau.data.shards import ShardSet
+from vilau.data.shards import Record, ShardSet
 from vilau.data.sources.forms import CONVERSATIONS
 from vilau.data.world_data import (
     WORLD,
@@ -50,6 +58,7 @@ class InstructionBatches:
     exam_forms: tuple[str, ...]
     drawing_share: float
     video_share: float
+    hidden_share: float
     clips: DrawnClips
     prompts: PromptSpec
     seed: int
@@ -61,8 +70,12 @@ class InstructionBatches:
         records = self.source.read(indices)
         for index, record in zip(indices.tolist(), records, strict=True):
             rng = stream_rng(self.seed, "instructions", epoch, index)
+            hidden = self.hidden_share > 0 and rng.random() < self.hidden_share
             if record.scene and self.video_share and rng.random() < self.video_share:
-                documents += self._about_clip(rng, pictures)
+                documents += self._about_clip(rng, None if hidden else pictures)
+                continue
+            if hidden and not is_drawn(record.texts):
+                documents += self._unseen(record, rng)
                 continue
             if is_bundle(record.image):
                 shown = pictures.add_bundle(
@@ -86,6 +99,15 @@ class InstructionBatches:
     def _about(self, scene: Scene, image: int, rng: random.Random) -> list[Document]:
         if rng.random() < self.drawing_share:
             return [drawing_document(image, choose_prompt(scene, self.prompts, rng))]
+        return self._asked(image, self._turns(scene, rng), rng)
+
+    def _unseen(self, record: Record, rng: random.Random) -> list[Document]:
+        """What is asked about a sample's images, without them."""
+        if record.scene:
+            return self._asked(None, self._turns(Scene.from_json(record.scene), rng), rng)
+        return [conversation(None, without_marks(record.texts))]
+
+    def _turns(self, scene: Scene, rng: random.Random) -> list[tuple[str, str]]:
         asked = sample_questions(scene, rng, self.turns_per_image, level=self.level)
         turns = [(question.question, question.answer) for question in asked]
         if self.exam_share:
@@ -95,15 +117,16 @@ class InstructionBatches:
                 else turn
                 for turn in turns
             ]
-        return self._asked(image, turns, rng)
+        return turns
 
-    def _about_clip(self, rng: random.Random, pictures: Pictures) -> list[Document]:
+    def _about_clip(self, rng: random.Random, pictures: Pictures | None) -> list[Document]:
         clip = self.clips.any(rng)
         turns = clip_turns(clip, rng, self.turns_per_image)
-        return self._asked(pictures.add_clip(self.clips.frames(clip)), turns, rng)
+        shown = None if pictures is None else pictures.add_clip(self.clips.frames(clip))
+        return self._asked(shown, turns, rng)
 
     def _asked(
-        self, shown: int | tuple[int, ...], turns: Sequence[tuple[str, str]], rng: random.Random
+        self, shown: Shown | None, turns: Sequence[tuple[str, str]], rng: random.Random
     ) -> list[Document]:
         """One conversation, or each question alone."""
         if self.single_turn_share and rng.random() < self.single_turn_share:
@@ -132,6 +155,9 @@ class Instructions(DocumentModule):
             (ScienceQA), ``open`` (MM-Vet); one that is named twice is asked twice as often.
         drawing_share: share of documents about drawn scenes that ask for the picture instead.
         video_share: share of documents about drawn clips in the place of scenes.
+        hidden_share: share of samples whose images and clips are left out, so that their questions are answered from
+            words alone, as `Evaluation` asks with ``show_images: false``; 1 teaches a blind baseline. Who is to draw an
+            image is always shown it.
         clips: which drawn clips; and of videos in conversations, ``num_frames`` are read where ``path`` is a
             file (shards hold what they were prepared with), ``seen_frames`` of which the model sees.
         prompts: what those ask for.
@@ -167,6 +193,7 @@ class Instructions(DocumentModule):
         seed: int = 0,
         video_folder: str | None = None,
         single_turn_share: float = 0.0,
+        hidden_share: float = 0.0,
     ) -> None:
         super().__init__(
             image_size=image_size,
@@ -187,6 +214,7 @@ class Instructions(DocumentModule):
                     f"data.{key} is {share}, but only drawn scenes are asked about anew and data.path is {path}; "
                     "write 0."
                 )
+        check_share("hidden_share", hidden_share)
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
         self.path, self.image_folder, self.video_folder = path, image_folder, video_folder
@@ -197,7 +225,7 @@ class Instructions(DocumentModule):
                 )
         self.level = level_of(world)
         self.world, self.turns_per_image = world, turns_per_image
-        self.single_turn_share = single_turn_share
+        self.single_turn_share, self.hidden_share = single_turn_share, hidden_share
         self.exam_share, self.exam_forms = exam_share, exam_forms
         self.video_share, self.clips = video_share, clips
         self.drawing_share, self.prompts = drawing_share, prompts
@@ -237,6 +265,7 @@ class Instructions(DocumentModule):
             exam_forms=self.exam_forms,
             drawing_share=self.drawing_share,
             video_share=self.video_share,
+            hidden_share=self.hidden_share,
             clips=DrawnClips(self.clips, self.world, split, self.image_size),
             prompts=self.prompts,
             seed=self.seed,

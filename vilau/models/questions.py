@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vilau.errors import DataError
 from vilau.models.interface import UnifiedModel
-from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START
+from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START, without_marks
 from vilau.types import LETTERS
 
 
@@ -31,6 +31,14 @@ def clip_question(model: UnifiedModel, question: str, num_frames: int) -> str:
     return question if IMAGE_MARK in question else clip_marks(model, num_frames) + question
 
 
+def without_images(images: Tensor, questions: Sequence[str]) -> tuple[Tensor, list[str], list[int]]:
+    """Return images, questions and frames of the same questions for who is shown nothing: a blind baseline.
+
+    No image of those given is left, no mark in the texts, and each question is about 0 of them.
+    """
+    return images[:0], [without_marks(one) for one in questions], [0] * len(questions)
+
+
 def answers_about(
     model: UnifiedModel,
     images: Tensor,
@@ -45,7 +53,7 @@ def answers_about(
         model: answers.
         images: float ``(N, 3, H, W)`` in [-1, 1], those of each question together.
         questions: texts; those about several images may have a mark for each.
-        frames: how many images each question is about, adding up to N; empty: one each.
+        frames: how many images each question is about, adding up to N, 0 for none; empty: one each.
         max_new_tokens: where an answer ends at the latest.
 
     Raises:
@@ -59,18 +67,20 @@ def answers_about(
             f"{sum(frames)}; give each question its number of images."
         )
     clips = images.split(list(frames))
-    single = [index for index, count in enumerate(frames) if count == 1]
     answers = [""] * len(questions)
-    if single:
-        pictures = torch.cat([clips[index] for index in single])
-        said = model.answer(pictures, [questions[i] for i in single], max_new_tokens=max_new_tokens)
-        for index, text in zip(single, said, strict=True):
-            answers[index] = text
+    for shown in (0, 1):
+        alike = [index for index, count in enumerate(frames) if count == shown]
+        if alike:
+            pictures = torch.cat([clips[index] for index in alike]) if shown else None
+            asked = [questions[index] for index in alike]
+            said = model.answer(pictures, asked, max_new_tokens=max_new_tokens)
+            for index, text in zip(alike, said, strict=True):
+                answers[index] = text
     for index, count in enumerate(frames):
-        if count != 1:
-            prompt = clip_question(model, questions[index], count) if count else questions[index]
+        if count > 1:
+            prompt = clip_question(model, questions[index], count)
             answers[index] = model.generate_text(
-                clips[index] if count else None, prompt, max_new_tokens=max_new_tokens
+                clips[index], prompt, max_new_tokens=max_new_tokens
             )
     return answers
 

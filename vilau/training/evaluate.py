@@ -12,7 +12,7 @@ from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import image_seed, per_depth
 from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.loading import load
-from vilau.models.questions import answers_about, likeliest_letters
+from vilau.models.questions import answers_about, likeliest_letters, without_images
 from vilau.types import (
     AnswerOutput,
     ClipOutput,
@@ -37,6 +37,7 @@ class Evaluation(LightningModule):
         seed: int = 0,
         guidance_start: float | None = None,
         negative_prompt: str | None = None,
+        show_images: bool = True,
     ) -> None:
         """Take a finished model, whatever ``vilau.load`` opens, and the sampling settings of drawings.
 
@@ -44,13 +45,15 @@ class Evaluation(LightningModule):
         name. Guidance, top-k and top-p default to the published ones. With ``guidance_start`` the
         guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k`` and ``top_p`` may
         be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from (None: what
-        the model read in the place of dropped captions).
+        the model read in the place of dropped captions). With ``show_images`` false the questions are asked
+        without their pictures and clips: the blind baseline of a benchmark, what the language model alone can tell.
         """
         super().__init__()
         self.save_hyperparameters()
         self.model = load(checkpoint, dtype=torch.float32)
         self.seed = seed
         self.max_new_tokens = max_new_tokens
+        self.show_images = show_images
         self.sampling: dict[str, Any] = {
             "guidance_scale": guidance_scale,
             "guidance_start": guidance_start,
@@ -83,18 +86,18 @@ class Evaluation(LightningModule):
     ) -> AnswerOutput | DrawingOutput | ClipOutput:
         """Answer or draw one batch."""
         if isinstance(batch, QuestionBatch):
-            return AnswerOutput(self._answers(batch))
+            return AnswerOutput(self._answers(batch), images_shown=self.show_images)
         if isinstance(batch, ClipPromptBatch):
             return ClipOutput(self._draw_clips(batch))
         return DrawingOutput(self._draw(batch.prompts, self.seeds(batch)))
 
     def _answers(self, batch: QuestionBatch) -> list[str]:
+        images, questions, frames = batch.images, batch.questions, batch.frames
+        if not self.show_images:
+            images, questions, frames = without_images(images, questions)
         if not batch.options:
-            return self.answer(
-                batch.images, batch.questions, batch.frames, benchmark=batch.benchmark
-            )
-        images = to_float(batch.images)
-        return likeliest_letters(self.model, images, batch.questions, batch.options, batch.frames)
+            return self.answer(images, questions, frames, benchmark=batch.benchmark)
+        return likeliest_letters(self.model, to_float(images), questions, batch.options, frames)
 
     def seeds(self, batch: PromptBatch | ClipPromptBatch) -> list[int]:
         """The seed of each prompt's noise: that of its place in the set, whatever the batches."""

@@ -27,6 +27,7 @@ from vilau.types.documents import (
     VideoSegment,
 )
 from vilau.types.outputs import (
+    WITHOUT_IMAGES,
     AnswerOutput,
     ClipOutput,
     DrawingOutput,
@@ -51,6 +52,7 @@ from vilau.types.protocols import (
 
 __all__ = [
     "LETTERS",
+    "WITHOUT_IMAGES",
     "AnswerOutput",
     "Averages",
     "ClipOutput",

@@ -31,11 +31,17 @@ class EmbeddingOutput:
     """Further features ``(B, C)`` by name, e.g. ``unquantized``, ``depth1``: measured beside the first."""
 
 
+WITHOUT_IMAGES = "asked without the images"
+"""What the passports of a blind baseline's scores say."""
+
+
 @dataclass
 class AnswerOutput:
     """Answers to a ``QuestionBatch``, one string each."""
 
     answers: list[str]
+    images_shown: bool = True
+    """Whether the model saw what it was asked about; if not, these are a blind baseline's answers."""
 
 
 @dataclass

@@ -87,11 +87,15 @@ def answers(
     import torch
 
     from vilau.apps.common import moved
-    from vilau.models.questions import answers_about, likeliest_letters
+    from vilau.models.questions import answers_about, likeliest_letters, without_images
 
-    shown = [pictures(model, question, args) for question in batch]
-    images, frames = moved(torch.cat(shown), model), [len(one) for one in shown]
     prompts = [question.prompt for question in batch]
+    if args.without_images:
+        size = model.tokenizer.spec.image_size
+        images, prompts, frames = without_images(torch.empty(0, 3, size, size), prompts)
+    else:
+        shown = [pictures(model, question, args) for question in batch]
+        images, frames = moved(torch.cat(shown), model), [len(one) for one in shown]
     if batch[0].options:
         options = [question.options for question in batch]
         return likeliest_letters(model, images, prompts, options, frames)

@@ -31,14 +31,17 @@ def question_passport(
     from vilau.data.media.video import NUM_FRAMES
     from vilau.data.published.catalogue import OCR_BENCHMARKS
     from vilau.metrics.passport import SetFingerprint
+    from vilau.types import WITHOUT_IMAGES
 
     fingerprint = SetFingerprint()
     fingerprint.update(texts=_keys(questions, folder))
     digest, count = fingerprint.compute()
     longest = args.max_new_tokens or benchmark.max_new_tokens
+    hidden = args.without_images
+    filmed = any(one.video for one in questions) and not hidden
     details = [
-        *shown_as(args, "squash"),
-        *([f"{NUM_FRAMES} frames"] if any(one.video for one in questions) else []),
+        *([WITHOUT_IMAGES, *computed_in(args)] if hidden else shown_as(args, "squash")),
+        *([f"{NUM_FRAMES} frames"] if filmed else []),
         "options ranked" if questions[0].options else f"at most {longest} new tokens",
         *([OCR_DETAIL] if args.ocr and benchmark.name in OCR_BENCHMARKS else []),
         *([f"limit {args.limit}"] if args.limit else []),
@@ -50,7 +53,12 @@ def question_passport(
 def shown_as(args: Any, fit: str) -> list[str]:
     """Return how pictures were shown: the fit, and what else is not the default."""
     others = [f"quirks {args.quirks}"] if args.quirks else []
-    return [f"fit {args.fit or fit}", *others, *([args.dtype] if args.dtype else [])]
+    return [f"fit {args.fit or fit}", *others, *computed_in(args)]
+
+
+def computed_in(args: Any) -> list[str]:
+    """Return what a model is computed in, where that is not as it was saved."""
+    return [args.dtype] if args.dtype else []
 
 
 def _keys(questions: Sequence[PublishedQuestion], folder: Path) -> Iterator[str]:

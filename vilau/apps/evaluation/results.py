@@ -62,7 +62,9 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     folder = model_folder(args.model)
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sizes = [(str(p.relative_to(folder)), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
-    names = ("guidance_scale", "seed", "max_new_tokens", "dtype", "fit", "quirks", "ocr")
+    names = (
+        "guidance_scale", "seed", "max_new_tokens", "dtype", "fit", "quirks", "ocr", "without_images",
+    )  # fmt: skip
     record = {
         "model": str(folder.resolve()), "files": short_hash(sizes),
         **{name: getattr(args, name) for name in names},
@@ -72,7 +74,7 @@ def begin(out: Path, args: argparse.Namespace, *, world: bool = False) -> None:
     path = out / RECORD
     held = _read(path) if path.exists() and _others(out) else {}
     if held:
-        held = {"ocr": False, **held}  # a folder of before that option
+        held = {"ocr": False, "without_images": False, **held}  # a folder of before these options
         # A folder of published benchmarks may also take in twins, of one level.
         held = {"level": args.level, **held} if world else held
         unlike = [name for name, value in record.items() if held.get(name) != value]

@@ -123,6 +123,19 @@ def check_ocr(names: Sequence[str]) -> None:
         )
 
 
+def check_hidden(names: Sequence[str]) -> None:
+    """Raise ``ConfigError`` where one of the benchmarks asks nothing about images that could be hidden."""
+    # Imported here: see `known_benchmarks`.
+    from vilau.data.twins.prompts import DRAWN
+
+    listed = known_benchmarks()
+    for name in names:
+        if name in DRAWN or (name in listed and listed[name].kind != QUESTIONS):
+            raise ConfigError(
+                f"--without-images is for questions about images, but {name} is asked for; leave out one of the two."
+            )
+
+
 def twins() -> dict[str, str]:
     """Return the drawn world's twins by name, each with the published benchmark it stands for."""
     # Imported here: see `known_benchmarks`.

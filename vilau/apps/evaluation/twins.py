@@ -38,6 +38,7 @@ def run_twins(names: Sequence[str], out: Path, args: Any) -> None:
         guidance_scale=args.guidance_scale,
         max_new_tokens=args.max_new_tokens or 16,
         seed=args.seed,
+        show_images=not args.without_images,
     )
     for name in names:
         if name not in done:

@@ -207,6 +207,11 @@ def chat_segments(chat: str | Sequence[str], images: Sequence[int], *, bare: boo
     return [*first, *said]
 
 
+def without_marks(text: str) -> str:
+    """Take the marks of images and clips out of a text, each with the line break behind it."""
+    return re.sub(f"{_MARKS.pattern}\n?", "", text)
+
+
 def marked_segments(
     text: str, images: Iterator[int], *, target: bool = False, bare: bool = False
 ) -> list[Segment]:
