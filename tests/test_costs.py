@@ -381,6 +381,12 @@ def test_evaluation_counts_its_questions_and_prompts(siglip_folder: str) -> None
     assert unseen is not None
     assert unseen["samples"] == 20
     assert 0.2 * cost["flops"] < unseen["flops"] < cost["flops"]
+    assert unseen["tokens_per_step"] == cost["tokens_per_step"]
+    stage["data"]["init_args"]["num_prompts"] = 0
+    words = estimate(stage)
+    assert words is not None
+    assert words["tokens_per_step"] < cost["tokens_per_step"]
+    assert words["memory_bytes_per_device"] < cost["memory_bytes_per_device"]
 
 
 def test_a_sweep_draws_each_prompt_at_every_scale(siglip_folder: str) -> None:
@@ -585,6 +591,29 @@ def test_single_turns_read_their_picture_each_unless_it_is_shared() -> None:
     # 0.1 drawn, 0.45 conversations, and 0.45 six times.
     assert total("images", True) == pytest.approx(1.0)
     assert total("images", False) == pytest.approx(0.1 + 0.45 + 6 * 0.45)
+
+
+def test_hidden_pictures_and_clips_leave_their_words() -> None:
+    data = {
+        "class_path": "vilau.data.instructions.Instructions",
+        "init_args": {
+            "turns_per_image": 2,
+            "drawing_share": 0.4,
+            "video_share": 0.2,
+            "hidden_share": 0.5,
+            "exam_share": 1.0,
+        },
+    }
+    model = {"checkpoint": "unused", "share_images": True}
+    forms = document_forms(config("finetune.SupervisedFineTuning", model) | {"data": data})
+    counted = [(form.share, form.images, form.text) for form in forms]
+    assert counted == [
+        (pytest.approx(0.24), 1, 70),  # 0.5 * 0.8 shown, of which 0.4 are drawn
+        (pytest.approx(0.1), 8, 40),
+        (pytest.approx(0.4), 0, 70),
+        (pytest.approx(0.1), 0, 40),
+        (pytest.approx(0.16), 1, 40),
+    ]
 
 
 def test_the_tower_encodes_a_picture_once_for_all_its_turns(siglip_folder: str) -> None:

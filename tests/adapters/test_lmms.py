@@ -92,7 +92,11 @@ class Parrot:
     def parameters(self) -> Iterator[Tensor]:
         yield torch.zeros(1)
 
-    def answer(self, images: Tensor, questions: Sequence[str], *, max_new_tokens: int) -> list[str]:
+    def answer(
+        self, images: Tensor | None, questions: Sequence[str], *, max_new_tokens: int
+    ) -> list[str]:
+        if images is None:
+            return [f"words: {text}" for text in questions]
         assert len(images) == len(questions)
         self.seen += [
             (image, text, max_new_tokens) for image, text in zip(images, questions, strict=True)
@@ -159,7 +163,7 @@ def test_several_pictures_are_the_frames_of_a_clip_and_none_is_a_question_alone(
     none = Instance(("what ?", {}, lambda doc: None, 0, "t", "test"))
     answers = model.generate_until([several, none])
     assert answers[0] == "clip: <vi_start><image><image><image><vi_end>\nwhich way ?"
-    assert answers[1] == "clip: what ?"
+    assert answers[1] == "words: what ?"
     assert parrot.seen[0][0].shape == (3, 3, SIZE, SIZE)
     parrot.prompt = argparse.Namespace(form="published")
     assert model.generate_until([several]) == ["clip: <image>\n<image>\n<image>\nwhich way ?"]

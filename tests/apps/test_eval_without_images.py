@@ -22,6 +22,8 @@ def test_published_questions_are_asked_without_their_pictures_and_videos(
         files.WRITERS[name](data / name)
     files.seedbench(data / "seedbench", videos=True)
     names = ("pope", "msvd_qa", "seedbench_ranked")
+    for picture in (data / "pope").rglob("*.jpg"):
+        picture.unlink()  # what is not shown need not be there
     monkeypatch.setattr(asking, "pictures", lambda *_: pytest.fail("a picture was read"))
     command = ("eval", "--benchmarks", *names, "--model", model_folder, "--max-new-tokens", 2)
     code, _, err = vilau(*command, "--without-images")
@@ -38,6 +40,7 @@ def test_published_questions_are_asked_without_their_pictures_and_videos(
     rows = [json.loads(line) for line in (out / "pope.jsonl").read_text().splitlines()]
     model = tiny.vila_u()  # the fixture's
     asked = [row["prompt"] for row in rows]
+    assert all(row["images_shown"] is False for row in rows)
     assert [row["prediction"] for row in rows] == model.answer(None, asked, max_new_tokens=2)
     code, _, err = vilau(*command)
     assert code == 2
@@ -69,8 +72,10 @@ def test_twins_are_asked_without_their_pictures_too(
         ),
         (
             ["--benchmarks", "pope", "--fit", "pad", "--without-images"],
-            "--fit is for showing images, and --without-images shows none; leave out one of the two",
+            "--fit tells what is in images, or how they are shown, and --without-images shows none; leave out one",
         ),
+        (["--benchmarks", "pope", "--quirks", "published", "--without-images"], "--quirks tells"),
+        (["--benchmarks", "textvqa", "--ocr", "--without-images"], "--ocr tells what is in images"),
         (["--suite", "table1", "--without-images"], "but imagenet is asked for"),
         (["--benchmarks", "world_mjhq", "--without-images"], "but world_mjhq is asked for"),
         (

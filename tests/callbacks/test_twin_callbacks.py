@@ -152,9 +152,12 @@ def test_what_was_asked_without_images_says_so(tmp_path, monkeypatch) -> None:
         "world_mme_perception_ceiling": f"baseline: ceiling; {part}",
     }
     assert captions[0][1] == "b ?\ntruth: no\nanswer without the image: no"
+    (first, _) = (tmp_path / "predictions" / "world_mme.jsonl").read_text().splitlines()
+    assert json.loads(first)["images_shown"] is False
     # The callback forgets it with the next model.
     trainer(tmp_path, callback).test(Artist(["yes", "no"]), loader(batches[0]), verbose=False)
     assert callback.passports["test/vqa_accuracy"].details == ""
+    assert "images_shown" not in (tmp_path / "predictions" / "vqa.jsonl").read_text()
 
 
 def test_clips_with_other_frames_are_other_questions(tmp_path) -> None:

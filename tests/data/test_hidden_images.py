@@ -23,7 +23,7 @@ from vilau.types import TextSegment, VideoSegment
 def test_all_hidden_are_questions_in_words(world: WorldSpec) -> None:
     settings: dict[str, Any] = {
         "world": world, "global_batch_size": 10, "turns_per_image": 3, "exam_share": 0.3, "clips": FEW,
-        "video_share": 0.3, "drawing_share": 0.3,
+        "video_share": 0.3,
     }  # fmt: skip
     data = ready(Instructions(**settings, hidden_share=1.0))
     asked = Counter()
@@ -64,6 +64,11 @@ def test_without_a_share_nothing_changes(world: WorldSpec) -> None:
     assert plain == documents(ready(Instructions(**settings, hidden_share=0.0)).train_dataloader())
     with pytest.raises(ConfigError, match=r"data.hidden_share is -0.1; write a share from 0 to 1"):
         Instructions(hidden_share=-0.1)
+    with pytest.raises(
+        ConfigError,
+        match=r"data.hidden_share is 1, so no scene is left of which a share of 0.2 .* write 0 for one of them",
+    ):
+        Instructions(hidden_share=1.0, drawing_share=0.2)
 
 
 @pytest.mark.parametrize(

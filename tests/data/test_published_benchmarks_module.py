@@ -238,6 +238,7 @@ def test_answers_and_scores_are_those_of_eval(tmp_path: Path, model_folder: Path
             quirks=None,
             dtype=None,
             ocr=False,
+            without_images=False,
         )
         out, benchmark = tmp_path / "eval", QUESTION_BENCHMARKS[name]
         scores, passport = asking.ask_benchmark(

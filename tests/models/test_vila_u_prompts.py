@@ -14,6 +14,7 @@ from vilau.models.vila_u.prompts import (
     marked_segments,
     open_turns,
     turns,
+    without_marks,
 )
 from vilau.types import Document, ImageSegment, TextSegment, VideoSegment
 
@@ -203,3 +204,18 @@ def test_segments_and_forms_that_make_no_sense_are_refused():
         VideoSegment(())
     with pytest.raises(ConfigError, match="prompt.form is 'v1'; write plain or published"):
         PromptConfig(form="v1")
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("<image>\nwhat is it ?", "what is it ?"),
+        ("<vi_start><image><image><vi_end>\nwhat moves ?", "what moves ?"),
+        ("is <image> like <im_start><image><im_end> ?", "is like ?"),
+        ("look <image>\n", "look"),
+        (" two\n lines ", " two\n lines "),  # no mark, nothing changed
+        ("<image>", ""),
+    ],
+)
+def test_a_text_without_its_marks(text, left):
+    assert without_marks(text) == left

@@ -73,7 +73,7 @@ def test_without_images_the_language_model_answers_alone(tmp_path: Path) -> None
     module = Evaluation(str(tmp_path), max_new_tokens=4, show_images=False)
     asked = ["what ?", "which way ?", "<image> and <image> : same ?"]
     batch = QuestionBatch(tiny.images(6), asked, [["x"]] * 3, ["f"] * 3, frames=[1, 3, 2])
-    plain = [*asked[:2], " and  : same ?"]
+    plain = [*asked[:2], "and : same ?"]
     output = module.test_step(batch, 0)
     assert output.answers == module.model.answer(None, plain, max_new_tokens=4)
     assert not output.images_shown
@@ -82,6 +82,12 @@ def test_without_images_the_language_model_answers_alone(tmp_path: Path) -> None
     shown = Evaluation(str(tmp_path), max_new_tokens=4).test_step(batch, 0)
     assert shown.images_shown
     assert shown.answers != output.answers
+    # Questions about none, one and several images stand in one batch.
+    mixed = answers_about(
+        module.model, tiny.images(3) / 127.5 - 1, asked[:2] * 2, [0, 1, 2, 0], max_new_tokens=4
+    )
+    assert [mixed[0], mixed[3]] == output.answers[:2]
+    assert mixed[1] != mixed[3]
     # Ranked options likewise.
     options = [["two", "a star", "a red circle"]] * 3
     batch = QuestionBatch(

@@ -145,7 +145,7 @@ def test_evaluation_draws_with_its_settings(tmp_path):
 def test_evaluation_hyper_parameters_are_plain(tmp_path):
     module = evaluation(tmp_path, guidance_scale=1.5)
     assert module.hparams["guidance_scale"] == 1.5
-    assert all(v is None or type(v) in (str, int, float) for v in module.hparams.values())
+    assert all(v is None or type(v) in (str, int, float, bool) for v in module.hparams.values())
 
 
 def test_layers_start_from_standardised_codes(tmp_path):

@@ -124,7 +124,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--without-images",
         action="store_true",
-        help="ask the questions without their pictures and videos: what the language model alone can tell",
+        help="ask the questions without their pictures and videos, a blind baseline: what the language model alone "
+        "can tell, at the least, for it may never have been asked so",
     )
     parser.add_argument(
         "--rescore",
@@ -183,10 +184,11 @@ def _check_asked(names: Sequence[str], args: argparse.Namespace) -> None:
         check_ocr(names)
     if args.without_images:
         check_hidden(names)
-        for name in ("fit", "quirks"):
+        for name in ("fit", "quirks", "ocr"):
             if getattr(args, name):
                 raise ConfigError(
-                    f"--{name} is for showing images, and --without-images shows none; leave out one of the two."
+                    f"--{name} tells what is in images, or how they are shown, and --without-images shows none; leave "
+                    "out one of the two."
                 )
 
 

@@ -30,7 +30,7 @@ from vilau.metrics.answers import (
     without_judge,
 )
 from vilau.metrics.passport import SetFingerprint
-from vilau.metrics.predictions import PREDICTION
+from vilau.metrics.predictions import HIDDEN, PREDICTION
 from vilau.types import WITHOUT_IMAGES, AnswerOutput, Passport, QuestionBatch
 
 
@@ -174,6 +174,7 @@ class QuestionAnswering(MeasuringCallback):
             }
             if batch.rows:
                 row = batch.rows[index] | {PREDICTION: answer, "prompt": batch.questions[index]}
+            row |= {} if self.images_shown else HIDDEN
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             if len(self.samples[batch.benchmark]) < self.num_samples:
                 truth = Counter(batch.answers[index]).most_common(1)[0][0]

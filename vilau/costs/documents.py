@@ -48,7 +48,8 @@ def document_forms(config: Config) -> list[Form]:
         reading = [
             Form((1 - hidden) * (1 - video) - draw, 1, text, ANSWER_TOKENS * turns),
             Form((1 - hidden) * video, frames, TURN_TOKENS * turns, ANSWER_TOKENS * turns),
-            Form(hidden, 0, text, ANSWER_TOKENS * turns),
+            Form(hidden * (1 - video), 0, text, ANSWER_TOKENS * turns),
+            Form(hidden * video, 0, TURN_TOKENS * turns, ANSWER_TOKENS * turns),
         ]
         if not argument(config, "model", "share_images"):
             single = argument(config, "data", "single_turn_share")

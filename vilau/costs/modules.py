@@ -95,22 +95,19 @@ def _evaluation(config: Config) -> Work:
     rows = _rows_per_prompt(config)
     drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, images=1)
     draw = rows * drawing.flops + _images_per_prompt(config) * model.tower.pixels.flops
-    shown = argument(config, "model", "show_images")
-    flops = ask.questions * answer(1 if shown else 0)
-    flops += ask.clip_questions * answer(CLIP_FRAMES if shown else 0)
+    shown = bool(argument(config, "model", "show_images"))
+    flops = ask.questions * answer(int(shown)) + ask.clip_questions * answer(shown * CLIP_FRAMES)
     flops += (ask.prompts + CLIP_FRAMES * ask.clip_prompts) * draw
+    # Of one picture, seen or drawn, unless nothing is.
+    tokens = TEXT_TOKENS + (num_positions if shown or ask.prompts or ask.clip_prompts else 0)
     return Work(
         parameters=model.parameters,
         trained=0,
-        tokens=num_positions + TEXT_TOKENS,
+        tokens=tokens,
         train_flops=0,
-        forward_flops=flops / ask.total if ask.total else answer(1),
+        forward_flops=flops / ask.total if ask.total else answer(int(shown)),
         # Keys and values of every layer.
-        kept=2
-        * rows
-        * (num_positions + TEXT_TOKENS)
-        * model.language.hidden_size
-        * model.language.num_layers,
+        kept=2 * rows * tokens * model.language.hidden_size * model.language.num_layers,
         buffers=model.tower.buffers,
     )
 

@@ -176,7 +176,7 @@ def is_drawn(turns: Sequence[str]) -> bool:
 
 
 def without_marks(turns: Sequence[str]) -> list[str]:
-    """Turns without the marks of images and clips, as they are asked of who is shown none."""
+    """Turns without the marks of images and clips; what stood around one is joined by a blank."""
     return [" ".join(filter(None, (piece.strip() for piece in text.split(MARK)))) for text in turns]
 
 

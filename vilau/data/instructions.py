@@ -156,8 +156,8 @@ class Instructions(DocumentModule):
         drawing_share: share of documents about drawn scenes that ask for the picture instead.
         video_share: share of documents about drawn clips in the place of scenes.
         hidden_share: share of samples whose images and clips are left out, so that their questions are answered from
-            words alone, as `Evaluation` asks with ``show_images: false``; 1 teaches a blind baseline. Who is to draw an
-            image is always shown it.
+            words alone, as `Evaluation` asks with ``show_images: false``; 1 teaches a blind baseline. They are not
+            drawn either: ``drawing_share`` is one of the others. A conversation whose answers draw keeps its images.
         clips: which drawn clips; and of videos in conversations, ``num_frames`` are read where ``path`` is a
             file (shards hold what they were prepared with), ``seen_frames`` of which the model sees.
         prompts: what those ask for.
@@ -215,6 +215,11 @@ class Instructions(DocumentModule):
                     "write 0."
                 )
         check_share("hidden_share", hidden_share)
+        if hidden_share == 1 and drawing_share:
+            raise ConfigError(
+                f"data.hidden_share is 1, so no scene is left of which a share of {drawing_share} (data.drawing_share) "
+                "could be drawn; write 0 for one of them."
+            )
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
         self.path, self.image_folder, self.video_folder = path, image_folder, video_folder

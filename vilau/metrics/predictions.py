@@ -10,6 +10,8 @@ from vilau.metrics.answer_metric import AnswerMetric
 
 PREDICTION = "prediction"
 """The field of a row with published columns that holds what the model said."""
+HIDDEN = {"images_shown": False}
+"""What stands in the row of a model that was not shown what it was asked about."""
 
 
 def score_predictions(paths: Sequence[str | Path], metric: AnswerMetric) -> dict[str, float]:

@@ -46,7 +46,9 @@ class Evaluation(LightningModule):
         guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k`` and ``top_p`` may
         be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from (None: what
         the model read in the place of dropped captions). With ``show_images`` false the questions are asked
-        without their pictures and clips: the blind baseline of a benchmark, what the language model alone can tell.
+        without their pictures and clips: the blind baseline of a benchmark. Of a model that was never taught to answer
+        so (``hidden_share`` of `vilau.data.instructions.Instructions`) it is the least that its language model can
+        tell. Drawings are as ever.
         """
         super().__init__()
         self.save_hyperparameters()

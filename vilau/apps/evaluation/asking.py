@@ -39,7 +39,8 @@ def ask_benchmark(
     if not questions:
         raise DataError(f"{folder} holds no questions; put {benchmark.title}'s files there.")
     metric = answer_metric(unjudged(benchmark.name), args.style)
-    check_media(questions, folder)
+    if not args.without_images:
+        check_media(questions, folder)
     path = out / f"{benchmark.name}.jsonl"
     if not path.exists():
         ask(model, questions, path, benchmark, args)
@@ -61,6 +62,7 @@ def ask(
     """Ask what is not answered yet; the file takes its name when all are."""
     from vilau.apps.common import batches
     from vilau.data.cache import disk_errors
+    from vilau.metrics.predictions import HIDDEN
 
     part = path.with_name(path.name + PART)
     done = kept_rows(part) if part.exists() else []
@@ -75,6 +77,7 @@ def ask(
                     batch, answers(model, batch, benchmark, args), strict=True
                 ):
                     row = {**question.row, "prompt": question.prompt, "prediction": answer}
+                    row |= HIDDEN if args.without_images else {}
                     file.write(as_line(row))
                 file.flush()
         part.replace(path)

@@ -208,8 +208,11 @@ def chat_segments(chat: str | Sequence[str], images: Sequence[int], *, bare: boo
 
 
 def without_marks(text: str) -> str:
-    """Take the marks of images and clips out of a text, each with the line break behind it."""
-    return re.sub(f"{_MARKS.pattern}\n?", "", text)
+    """Take the marks of images and clips out of a text; what stood around one is joined by a blank."""
+    if not _MARKS.search(text):
+        return text
+    pieces = (piece.strip() for piece in _MARKS.split(text)[::2])  # every other piece is a mark
+    return " ".join(filter(None, pieces))
 
 
 def marked_segments(
