@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -203,23 +203,11 @@ class Instructions(DocumentModule):
         )
         prompts.check()
         clips.check(drawn=video_share > 0)
-        drawn = shows_scenes(path, world)
-        for key, share in (
-            ("exam_share", exam_share), ("drawing_share", drawing_share), ("video_share", video_share),
-            ("single_turn_share", single_turn_share),
-        ):  # fmt: skip
-            check_share(key, share)
-            if share and not drawn:
-                raise ConfigError(
-                    f"data.{key} is {share}, but only drawn scenes are asked about anew and data.path is {path}; "
-                    "write 0."
-                )
-        check_share("hidden_share", hidden_share)
-        if hidden_share == 1 and drawing_share:
-            raise ConfigError(
-                f"data.hidden_share is 1, so no scene is left of which a share of {drawing_share} (data.drawing_share) "
-                "could be drawn; write 0 for one of them."
-            )
+        shares = {
+            "exam_share": exam_share, "drawing_share": drawing_share, "video_share": video_share,
+            "single_turn_share": single_turn_share,
+        }  # fmt: skip
+        _check_shares(shares, hidden_share, path, drawn=shows_scenes(path, world))
         if turns_per_image < 1:
             raise ConfigError(f"data.turns_per_image is {turns_per_image}; write at least 1.")
         self.path, self.image_folder, self.video_folder = path, image_folder, video_folder
@@ -276,3 +264,22 @@ class Instructions(DocumentModule):
             seed=self.seed,
         )
         return Stream(batches, shards, indices)
+
+
+def _check_shares(
+    of_scenes: Mapping[str, float], hidden_share: float, path: str, *, drawn: bool
+) -> None:
+    """Raise ``ConfigError`` for what is no share, or one of scenes where none are drawn or all are hidden."""
+    for key, share in of_scenes.items():
+        check_share(key, share)
+        if share and not drawn:
+            raise ConfigError(
+                f"data.{key} is {share}, but only drawn scenes are asked about anew and data.path is {path}; "
+                "write 0."
+            )
+    check_share("hidden_share", hidden_share)
+    if hidden_share == 1 and of_scenes["drawing_share"]:
+        raise ConfigError(
+            f"data.hidden_share is 1, so no scene is left of which a share of {of_scenes['drawing_share']} "
+            "(data.drawing_share) could be drawn; write 0 for one of them."
+        )
