@@ -3,12 +3,12 @@
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "export", "load", "load_tower"]
+__all__ = ["__version__", "export", "load", "load_tokenizer", "load_tower"]
 
 
 def __getattr__(name: str) -> Any:
     """Load the public functions on first use: ``import vilau`` stays light, without torch."""
-    if name in ("export", "load", "load_tower"):
+    if name in ("export", "load", "load_tokenizer", "load_tower"):
         from vilau.models import loading  # noqa: PLC0415
 
         return getattr(loading, name)

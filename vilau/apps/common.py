@@ -29,7 +29,9 @@ MODEL_HELP = (
     "folder of a trained model: of a finished run (runs/<study>/<variant>/<stage>), of vilau.export, "
     "or a published VILA-U checkpoint"
 )
-TOWER_HELP = "folder of a vision tower, or of a whole model that holds one"
+TOWER_HELP = (
+    "folder of a vision tower or another image tokenizer, or of a whole model that holds one"
+)
 RUN_MODEL = "model"
 """Where a run leaves its product."""
 PUBLISHED_PARTS = ("llm", "vision_tower")
@@ -204,6 +206,19 @@ def open_tower(path: str, args: argparse.Namespace) -> Any:
     import vilau
 
     return vilau.load_tower(model_folder(path), **_opening(args))
+
+
+def open_tokenizer(path: str, args: argparse.Namespace) -> Any:
+    """Open what makes codes of images at ``path``, of any family; it may be a whole model's."""
+    import vilau
+
+    return vilau.load_tokenizer(model_folder(path), **_opening(args))
+
+
+def parts_of(spec: Any) -> list[str]:
+    """Say what an image is decoded from: "depth 1", "depths 1-2", ... or scales, where there are several."""
+    one = "depth" if len(spec.levels) == 1 else "scale"
+    return [f"{one} 1", *(f"{one}s 1-{n}" for n in range(2, spec.num_parts + 1))]
 
 
 def _opening(args: argparse.Namespace) -> dict[str, Any]:

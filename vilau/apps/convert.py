@@ -11,6 +11,7 @@ from vilau.apps.common import (
     DTYPES,
     MODEL_HELP,
     add_force,
+    at_least_one,
     dtype_of,
     make_parser,
     model_folder,
@@ -30,10 +31,16 @@ def add_parser(subparsers: Any) -> None:
         "write a model or a tower in another layout or number format",
         more="vila-u is the published layout (llm/, vision_tower/, mm_projector/; of a tower alone the folder "
         "vision_tower/, without a depth transformer), vilau is ours (config.json and model.safetensors). "
-        "Weights are always written as safetensors.",
+        "Weights are always written as safetensors. The image tokenizers of Liquid and VARGPT are read from their "
+        "files and written as ours, for reconstruct, encode and decode.",
         example="vilau convert runs/quickstart/aligned/finetune exported --layout vila-u",
     )
-    parser.add_argument("src", metavar="SRC", help=f"{MODEL_HELP}; or of a tower alone")
+    parser.add_argument(
+        "src",
+        metavar="SRC",
+        help=f"{MODEL_HELP}; or of a tower alone; or the file of a published image tokenizer: Chameleon's "
+        "vqgan.ckpt (Liquid), VAR's vae_ch160v4096z32.pth (VARGPT)",
+    )
     parser.add_argument("dst", metavar="DST", help="folder to write")
     parser.add_argument("--layout", required=True, choices=(PUBLISHED, OWN), help="what to write")
     parser.add_argument(
@@ -44,6 +51,12 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="also read weights stored as .bin or .pth, tensors alone (default: refuse them)",
     )
+    parser.add_argument(
+        "--image-size",
+        type=at_least_one,
+        metavar="N",
+        help="pixels per side that a published image tokenizer is to read (default: 512, VAR's 256)",
+    )
     add_force(parser, "replace the model that stands in DST")
 
 
@@ -51,12 +64,18 @@ def run(args: argparse.Namespace) -> int:
     """Convert; returns the exit code."""
     import vilau
     from vilau.data.cache import disk_errors, temporary_folder
-    from vilau.models.loading import holds_tower
+    from vilau.models.loading import holds_tokenizer
 
-    source, target = model_folder(args.src), Path(args.dst).expanduser()
+    file = Path(args.src).expanduser()
+    source = file if file.is_file() else model_folder(args.src)
+    target = Path(args.dst).expanduser()
     _check_target(target, source, force=args.force)
-    opened = vilau.load_tower if holds_tower(source) else vilau.load
-    model: Any = opened(source, dtype=dtype_of(args.dtype), allow_pickle=args.allow_pickle)
+    options: Any = {"dtype": dtype_of(args.dtype), "allow_pickle": args.allow_pickle}
+    model: Any
+    if args.image_size or holds_tokenizer(source):
+        model = vilau.load_tokenizer(source, image_size=args.image_size, **options)
+    else:
+        model = vilau.load(source, **options)
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         part = temporary_folder(target.absolute())

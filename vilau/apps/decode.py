@@ -11,7 +11,7 @@ from vilau.apps.common import (
     add_model,
     at_least_one,
     make_parser,
-    open_tower,
+    open_tokenizer,
     say,
 )
 from vilau.apps.files import check_free, unique_names, write_png
@@ -30,7 +30,10 @@ def add_parser(subparsers: Any) -> None:
     add_model(parser, "tower")
     parser.add_argument("codes", metavar="CODES", help="a file written by vilau encode")
     parser.add_argument(
-        "--upto", type=at_least_one, metavar="D", help="use the first D depths (default: all)"
+        "--upto",
+        type=at_least_one,
+        metavar="D",
+        help="use the first D depths, or scales (default: all)",
     )
     parser.add_argument(
         "--batch-size", type=at_least_one, default=16, help="decoded at once (default: 16)"
@@ -51,14 +54,16 @@ def run(args: argparse.Namespace) -> int:
 
     source, out = Path(args.codes).expanduser(), Path(args.out).expanduser()
     content = read_codes(source)
-    if args.upto is not None and args.upto > content.spec.depth:
+    parts = content.spec.num_parts
+    if args.upto is not None and args.upto > parts:
+        what = "depths" if len(content.spec.levels) == 1 else "scales"
         raise ConfigError(
-            f"--upto is {args.upto}, but {source} holds {content.spec.depth} depths; write at most that."
+            f"--upto is {args.upto}, but {source} holds {parts} {what}; write at most that."
         )
     names = unique_names(Path(name).stem for name in content.files)
     files = [out / f"{name}.png" for name in names]
     check_free(files, force=args.force)
-    tower = open_tower(args.tower, args)
+    tower = open_tokenizer(args.tower, args)
     check_same_tower(source, content, tower, force=args.force)
     device = next(tower.parameters()).device
     remaining = iter(files)

@@ -13,7 +13,7 @@ from vilau.apps.common import (
     at_least_one,
     batches,
     make_parser,
-    open_tower,
+    open_tokenizer,
     read_for,
     say,
 )
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     files, out = find_images(args.images), Path(args.out).expanduser()
     check_suffix(out)
     check_free([out], force=args.force)
-    tower = open_tower(args.tower, args)
+    tower = open_tokenizer(args.tower, args)
     size, pieces = tower.spec.image_size, []
     with torch.inference_mode():
         for batch in batches(files, args.batch_size, "encoding"):

@@ -12,7 +12,8 @@ from vilau.apps.common import (
     add_model,
     add_out,
     make_parser,
-    open_tower,
+    open_tokenizer,
+    parts_of,
     read_for,
     read_frames,
     say,
@@ -31,8 +32,8 @@ def add_parser(subparsers: Any) -> None:
         "reconstruct",
         "show what each residual depth of a tower adds",
         more="Images are encoded to codes and decoded again. Writes a labelled strip per image (the "
-        "original, then its reconstruction from depth 1, depths 1-2, ... all) and prints the PSNR of "
-        "each. A clip gives one row per frame.",
+        "original, then its reconstruction from depth 1, depths 1-2, ... all; of a tokenizer over scales from "
+        "scale 1, scales 1-2, ...) and prints the PSNR of each. A clip gives one row per frame.",
         example="vilau reconstruct runs/quickstart/aligned/tower photos/ --out strips",
     )
     add_model(parser, "tower")
@@ -58,9 +59,8 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser()
     files = [out / f"{name}.png" for name in unique_names(path.stem for path in sources)]
     check_free(files, force=args.force)
-    tower = open_tower(args.tower, args)
-    size, depth = tower.spec.image_size, tower.spec.depth
-    headings = depth_names(depth)
+    tower = open_tokenizer(args.tower, args)
+    size, headings = tower.spec.image_size, parts_of(tower.spec)
     table = []
     for number, source in enumerate(progress(sources, len(sources), "reconstructing")):
         if number < len(images):
@@ -77,13 +77,8 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def depth_names(depth: int) -> list[str]:
-    """Headings: depth 1, depths 1-2, ..."""
-    return ["depth 1", *(f"depths 1-{d}" for d in range(2, depth + 1))]
-
-
 def reconstruct(tower: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Decode images ``(B, 3, H, W)`` in [-1, 1] from 1, 2, ... D depths.
+    """Decode images ``(B, 3, H, W)`` in [-1, 1] from the first, the first two, ... all D parts of their codes.
 
     Returns:
         uint8 ``(B, 1 + D, 3, H, W)`` on the CPU, the original first, and PSNR in dB ``(B, D)``.
@@ -95,10 +90,10 @@ def reconstruct(tower: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
 
     with torch.inference_mode():
         codes = tower.encode(pixels)
-        decoded = [tower.decode(codes, upto=d + 1) for d in range(codes.shape[-1])]
-    original, *depths = [to_uint8(images).cpu() for images in (pixels, *decoded)]
-    decibels = torch.stack([psnr(original, images) for images in depths], dim=1)
-    return torch.stack([original, *depths], dim=1), decibels
+        decoded = [tower.decode(codes, upto=n + 1) for n in range(tower.spec.num_parts)]
+    original, *parts = [to_uint8(images).cpu() for images in (pixels, *decoded)]
+    decibels = torch.stack([psnr(original, images) for images in parts], dim=1)
+    return torch.stack([original, *parts], dim=1), decibels
 
 
 def psnr_table(names: Sequence[str], decibels: Tensor, headings: Sequence[str]) -> list[str]:

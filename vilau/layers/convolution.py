@@ -1,7 +1,9 @@
-"""The convolutional pixel decoder of VQGAN / RQ-VAE (Esser et al. 2021), which VILA-U keeps.
+"""The convolutional encoder and pixel decoder of VQGAN (Esser et al. 2021); VILA-U keeps the decoder.
 
 B images, c channels, h w grid.
 """
+
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +54,7 @@ class SpatialAttention(nn.Module):
 
 
 class Level(nn.Module):
-    """The blocks of one resolution, and the upsampling to the next finer one."""
+    """The blocks of one resolution of a decoder, and the upsampling to the next finer one."""
 
     def __init__(
         self,
@@ -84,6 +86,93 @@ class Level(nn.Module):
         if self.upsample is not None:
             x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
+
+
+class EncoderLevel(nn.Module):
+    """The blocks of one resolution of an encoder, and the halving to the next coarser one."""
+
+    def __init__(
+        self,
+        widths: tuple[int, int],
+        *,
+        num_blocks: int,
+        attend: bool,
+        downsample: bool,
+        groups: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        before, width = widths
+        self.blocks = nn.ModuleList(
+            ResidualBlock(before if i == 0 else width, width, groups=groups, dropout=dropout)
+            for i in range(num_blocks)
+        )
+        self.attentions = nn.ModuleList(
+            SpatialAttention(width, groups=groups) for _ in range(num_blocks if attend else 0)
+        )
+        self.downsample = nn.Conv2d(width, width, 3, stride=2) if downsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, before, 2h, 2w)`` to ``(B, width, h, w)``, or ``(B, width, 2h, 2w)`` at the end."""
+        for i, block in enumerate(self.blocks):
+            x = block(x)
+            if self.attentions:
+                x = self.attentions[i](x)
+        # A row and a column of zeros at the end alone: the cells lie where the published ones do.
+        return x if self.downsample is None else self.downsample(F.pad(x, (0, 1, 0, 1)))
+
+
+class ConvEncoder(nn.Module):
+    """Encode an image into a grid of ``out_channels``, halving the grid between levels.
+
+    ``multipliers`` name the width of each level from the finest to the coarsest; ``attention_grids`` the levels with
+    attention by the side of their grid, where the coarsest has ``grid`` cells.
+    """
+
+    def __init__(
+        self,
+        *,
+        out_channels: int,
+        channels: int = 128,
+        multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
+        num_res_blocks: int = 2,
+        attention_grids: tuple[int, ...] = (),
+        grid: int = 32,
+        dropout: float = 0.0,
+        norm_groups: int = 32,
+    ) -> None:
+        super().__init__()
+        widths = [channels * m for m in multipliers]
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
+        self.levels = nn.ModuleList(  # finest first
+            EncoderLevel(
+                (before, width),
+                num_blocks=num_res_blocks,
+                attend=grid * 2 ** (last - step) in attention_grids,
+                downsample=step < last,
+                groups=norm_groups,
+                dropout=dropout,
+            )
+            for step, (before, width) in enumerate(pairwise([channels, *widths]))
+        )
+        self.mid_block_1 = ResidualBlock(
+            widths[-1], widths[-1], groups=norm_groups, dropout=dropout
+        )
+        self.mid_attention = SpatialAttention(widths[-1], groups=norm_groups)
+        self.mid_block_2 = ResidualBlock(
+            widths[-1], widths[-1], groups=norm_groups, dropout=dropout
+        )
+        self.norm_out = _norm(widths[-1], norm_groups)
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``(B, 3, H, W)`` in [-1, 1] to ``(B, out_channels, h, w)``."""
+        x = self.conv_in(images)
+        for level in self.levels:
+            x = level(x)
+        x = self.mid_block_2(self.mid_attention(self.mid_block_1(x)))
+        return self.conv_out(F.silu(self.norm_out(x)))
 
 
 class ConvDecoder(nn.Module):

@@ -29,6 +29,11 @@ class CodeSpec:
         """P, the positions a language model draws per image."""
         return sum(h * w for h, w in self.levels)
 
+    @property
+    def num_parts(self) -> int:
+        """What ``decode``'s ``upto`` counts: levels where there are several, else residual depths."""
+        return self.depth if len(self.levels) == 1 else len(self.levels)
+
 
 class VisualTokenizer(nn.Module, ABC):
     """Images to codes and back."""
@@ -56,7 +61,7 @@ class VisualTokenizer(nn.Module, ABC):
 
     @abstractmethod
     def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
-        """Map codes to images ``(B, 3, H, W)`` near [-1, 1], from the first ``upto`` depths or all."""
+        """Map codes to images ``(B, 3, H, W)`` near [-1, 1], from the first ``upto`` parts (``num_parts``) or all."""
 
 
 @dataclass

@@ -1,13 +1,18 @@
 """Opening finished models and writing them for others: ``vilau.load``, ``load_tower`` and ``export``."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from vilau.errors import CheckpointError, ConfigError
 from vilau.models.hub_cache import cached_folder
-from vilau.models.interface import UnifiedModel
+from vilau.models.interface import UnifiedModel, VisualTokenizer
+from vilau.models.liquid import published as liquid_published
+from vilau.models.liquid import tokenizer as liquid
 from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
+from vilau.models.vargpt import published as vargpt_published
+from vilau.models.vargpt import tokenizer as vargpt
 from vilau.models.vila_u import model, tower
 from vilau.models.vila_u.config import TowerConfig
 from vilau.models.vila_u.model import VilaU
@@ -20,12 +25,13 @@ from vilau.models.vila_u.published.read import (
 )
 from vilau.models.vila_u.published.write import export_published, export_published_tower
 from vilau.models.vila_u.tower import VisionTower
-from vilau.models.weight_files import PICKLES, Unfilled, pickle_refused
+from vilau.models.weight_files import PICKLES, Unfilled, pickle_refused, read_weight_file
 
 RUN_FOLDER = "model"
 """Where a run, and sometimes a published checkpoint, keeps the model."""
 LAYOUTS = ("vila-u",)
 TOWER_KINDS = (tower.KIND, TOWER_TYPE)
+TOKENIZER_KINDS = (liquid.KIND, vargpt.KIND)
 WANTED = (
     "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json) or the "
     "`model` folder of a run"
@@ -63,7 +69,11 @@ def load(
         return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
     if kind == ROOT_TYPE:
         return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
-    hint = "use load_tower, or give " if kind in TOWER_KINDS else "give "
+    opener = {
+        **dict.fromkeys(TOWER_KINDS, "load_tower"),
+        **dict.fromkeys(TOKENIZER_KINDS, "load_tokenizer"),
+    }
+    hint = f"use {opener[kind]}, or give " if kind in opener else "give "
     raise CheckpointError(
         f"{folder / CONFIG_FILE} describes a {kind or 'model of unknown kind'}, but a unified model is "
         f"needed here; {hint}{WANTED}."
@@ -112,9 +122,47 @@ def load_tower(
     )
 
 
-def holds_tower(path: str | Path) -> bool:
-    """Tell whether ``path`` is a vision tower alone, for ``load_tower``; errors are ``load``'s."""
-    return _kind(_opened(path)) in TOWER_KINDS
+def load_tokenizer(
+    path: str | Path,
+    *,
+    image_size: int | None = None,
+    device: Device = None,
+    dtype: torch.dtype | None = None,
+    allow_pickle: bool = False,
+) -> VisualTokenizer:
+    """Load what turns images into codes, of any family: VILA-U's tower, Liquid's VQGAN, VARGPT's tokenizer over scales.
+
+    ``path`` is a folder that ``save`` wrote, what ``load_tower`` opens, or the file of a published tokenizer:
+    Chameleon's ``vqgan.ckpt`` or VAR's ``vae_ch160v4096z32.pth``, whose shapes tell their sizes. ``image_size`` is for
+    such files alone (default: 512 and 256, as published); the other arguments and the errors are ``load``'s.
+    """
+    file = Path(path).expanduser()
+    options: Any = {"device": device, "dtype": dtype}
+    if file.is_file():
+        _check_dtype(dtype)
+        found = read_weight_file(file, allow_pickle=allow_pickle)
+        if vargpt_published.is_multi_scale(found):
+            return vargpt_published.from_published(found, file, image_size=image_size, **options)
+        return liquid_published.from_published(found, file, image_size=image_size, **options)
+    if image_size is not None:
+        raise ConfigError(
+            f"image_size is {image_size}, but {path} is no file of a published tokenizer: its config says the size; "
+            "leave it out."
+        )
+    folder = _opened(path)
+    _check_dtype(dtype)
+    kind = _kind(folder)
+    if kind == liquid.KIND:
+        return liquid.VQGAN.load(folder, allow_pickle=allow_pickle, **options).eval()
+    if kind == vargpt.KIND:
+        return vargpt.MultiScaleVQVAE.load(folder, allow_pickle=allow_pickle, **options).eval()
+    return load_tower(folder, allow_pickle=allow_pickle, **options)
+
+
+def holds_tokenizer(path: str | Path) -> bool:
+    """Tell whether ``path`` is a tower or tokenizer alone, for ``load_tokenizer``; errors are ``load``'s."""
+    file = Path(path).expanduser()
+    return file.is_file() or _kind(_opened(path)) in (*TOWER_KINDS, *TOKENIZER_KINDS)
 
 
 def export(model: UnifiedModel | VisionTower, path: str | Path, *, layout: str = "vila-u") -> None:

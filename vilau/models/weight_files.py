@@ -49,6 +49,23 @@ def read_tensors(folder: str | Path, *, allow_pickle: bool = False) -> dict[str,
     return state
 
 
+def read_weight_file(path: Path, *, allow_pickle: bool = False) -> dict[str, Tensor]:
+    """Return the tensors of one file by name: safetensors, or with ``allow_pickle`` a pickle (see ``read_tensors``).
+
+    Of a trainer's checkpoint those under ``state_dict``. Raises ``CheckpointError`` for anything else.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    endings = (*PICKLES, ".ckpt")
+    if path.suffix not in endings:
+        raise CheckpointError(
+            f"{path} is no file of weights; give one that ends in .safetensors, {', '.join(endings)}."
+        )
+    if not allow_pickle:
+        raise pickle_refused(path)
+    return _read_pickle(path)
+
+
 def _pickles(folder: Path) -> list[Path]:
     """Return the pickles of weights in a folder: those that name a model, else all but a trainer's own."""
     found = sorted(p for p in folder.glob("*") if p.suffix in PICKLES and p.is_file())
@@ -112,6 +129,8 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} cannot be read as tensors alone ({reason}); give {WEIGHTS_FILE} instead."
         ) from None
+    if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
+        found = found["state_dict"]
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise CheckpointError(
             f"{path} holds a {type(found).__name__} that is not a mapping from names to tensors; give "

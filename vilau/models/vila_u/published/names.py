@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from vilau.errors import CheckpointError
+from vilau.models.taming import RULES, renamed
 
 TOWER, HEAD = "rqvaesiglip.", "rqtransformer."
 CODEBOOKS = "rqvaesiglip.quantizer.codebooks."
@@ -22,17 +23,7 @@ _Rules = tuple[tuple[str, str], ...]
 _TO_TOWER: _Rules = (
     (r"^siglip_model\.", "siglip."),
     (r"^logit_", "siglip.logit_"),
-    (r"^decoder\.mid\.block_", "decoder.mid_block_"),
-    (r"^decoder\.mid\.attn_1\.", "decoder.mid_attention."),
-    (r"\.block\.(\d+)\.", r".blocks.\1."),
-    (r"\.attn\.(\d+)\.", r".attentions.\1."),
-    (r"\.upsample\.conv\.", ".upsample."),
-    (r"\.nin_shortcut\.", ".shortcut."),
-    (r"(block[s_.\d]*\.)(norm|conv)(\d)\.", r"\1\2_\3."),
-    (r"(attention[s.\d]*\.)q\.", r"\1query."),
-    (r"(attention[s.\d]*\.)k\.", r"\1key."),
-    (r"(attention[s.\d]*\.)v\.", r"\1value."),
-    (r"(attention[s.\d]*\.)proj_out\.", r"\1out."),
+    *RULES,
 )
 _FROM_TOWER: _Rules = (
     (r"^quantizer\.codebook\.", "quantizer.codebooks.0."),
@@ -94,7 +85,7 @@ def tower_state(published: Mapping[str, Tensor], *, shared: bool = True) -> dict
             tensor = tensor[:-1]
         if shared:
             own = own.replace("quantizer.codebooks.0.", "quantizer.codebook.")
-        state[_renamed(own, _TO_TOWER)] = tensor
+        state[renamed(own, _TO_TOWER)] = tensor
     return state
 
 
@@ -110,8 +101,8 @@ def published_tower(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in own.items():
         if name == "quantizer.initialised":
             continue
-        renamed = re.sub(r"\.levels\.(\d+)\.", lambda m: f".up.{coarsest - int(m[1])}.", name)
-        state[TOWER + _renamed(renamed, _FROM_TOWER)] = tensor
+        published = re.sub(r"\.levels\.(\d+)\.", lambda m: f".up.{coarsest - int(m[1])}.", name)
+        state[TOWER + renamed(published, _FROM_TOWER)] = tensor
     for name in [name for name in state if BOOK.fullmatch(name)]:
         codes = state[name]
         state[name] = torch.cat([codes, torch.zeros_like(codes[:1])])
@@ -123,7 +114,7 @@ def published_tower(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def head_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return ``DepthTransformer``'s state dict from the tensors of a published ``vision_tower/``."""
     return {
-        _renamed(name.removeprefix(HEAD), _TO_HEAD): tensor
+        renamed(name.removeprefix(HEAD), _TO_HEAD): tensor
         for name, tensor in published.items()
         if name.startswith(HEAD)
     }
@@ -131,7 +122,7 @@ def head_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def published_head(own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the published tensors of ``DepthTransformer``'s state dict."""
-    return {HEAD + _renamed(name, _FROM_HEAD): tensor for name, tensor in own.items()}
+    return {HEAD + renamed(name, _FROM_HEAD): tensor for name, tensor in own.items()}
 
 
 def projector_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,9 +165,3 @@ def _difference(name: str, first: str) -> str:
             "shared_codebook: false in its config.json if each depth has its own."
         )
     return f"{name} differs from {first}, but they are one tensor in this model; restore the file."
-
-
-def _renamed(name: str, rules: _Rules) -> str:
-    for pattern, replacement in rules:
-        name = re.sub(pattern, replacement, name)
-    return name

@@ -1,0 +1,131 @@
+"""VAR's quantiser over scales (reference A1.2, A1.3)."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vilau.errors import ConfigError, DataError
+from vilau.layers.multiscale import MultiScaleQuantizer, shared_refinements
+from vilau.models.vargpt.config import SCALES
+
+
+def quantizer(scales=(1, 2, 3, 4), **changes):
+    torch.manual_seed(0)
+    settings = {"codebook_size": 64, "width": 8, "num_refinements": 3, **changes}
+    return MultiScaleQuantizer(scales=scales, **settings)
+
+
+def features(batch=5, side=4, width=8):
+    return torch.randn(batch, width, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def by_the_paper(model, rest):
+    """Algorithm 1, step by step: codes of each scale and what all stand for."""
+    full, codes, total = model.scales[-1], [], 0
+    for side, chosen in zip(model.scales, model.chosen, strict=True):
+        small = rest if side == full else F.interpolate(rest, (side, side), mode="area")
+        distances = torch.cdist(small.permute(0, 2, 3, 1).reshape(-1, 8), model.codebook.weight)
+        index = distances.argmin(dim=1).view(len(rest), side, side)
+        h = model.codebook.weight[index].permute(0, 3, 1, 2)
+        h = h if side == full else F.interpolate(h, (full, full), mode="bicubic")
+        conv = model.refinements[chosen]
+        h = 0.5 * h + 0.5 * F.conv2d(h, conv.weight, conv.bias, padding=1)
+        total, rest = total + h, rest - h
+        codes.append(index.flatten(1))
+    return torch.cat(codes, dim=1), total
+
+
+def test_codes_are_those_of_the_papers_algorithm():
+    model, given = quantizer(), features()
+    found = model(given)
+    codes, total = by_the_paper(model, given)
+    assert found.codes.shape == (5, 1 + 4 + 9 + 16)
+    assert found.codes.dtype == torch.int64
+    assert torch.equal(found.codes, codes)
+    torch.testing.assert_close(found.features, total, atol=1e-5, rtol=1e-5)
+    assert model.ends == [1, 5, 14, 30]
+
+
+def test_codes_stand_for_what_encoding_left():
+    model = quantizer()
+    found = model(features())
+    torch.testing.assert_close(model.features(found.codes), found.features, atol=1e-6, rtol=1e-6)
+    # Any prefix of the scales does not look at the codes behind it.
+    changed = found.codes.clone()
+    changed[:, 5:] = (changed[:, 5:] + 1) % 64
+    assert torch.equal(model.features(changed, upto=2), model.features(found.codes, upto=2))
+    assert not torch.equal(model.features(changed, upto=3), model.features(found.codes, upto=3))
+
+
+def test_a_model_sees_before_a_scale_what_the_coarser_ones_stand_for():
+    model = quantizer()
+    codes = model(features()).codes
+    shown = model.shown(codes)
+    assert shown.shape == (5, 29, 8)
+    for scale, (start, end) in enumerate([(0, 4), (4, 13), (13, 29)], start=1):
+        coarser = model.features(codes, upto=scale)
+        side = model.scales[scale]
+        small = F.interpolate(coarser, (side, side), mode="area")
+        torch.testing.assert_close(shown[:, start:end], small.flatten(2).transpose(1, 2))
+    # Codes of a scale say nothing of what is seen before it.
+    changed = codes.clone()
+    changed[:, 5:14] = (changed[:, 5:14] + 1) % 64
+    assert torch.equal(model.shown(changed)[:, :13], shown[:, :13])
+    assert not torch.equal(model.shown(changed)[:, 13:], shown[:, 13:])
+
+
+@pytest.mark.parametrize(
+    ("size", "cells", "refinements"),
+    [
+        (256, 680, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        (512, 2240, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        (1024, 9451, [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3]),
+    ],
+)
+def test_the_published_scales(size, cells, refinements):
+    assert sum(side * side for side in SCALES[size]) == cells
+    assert shared_refinements(len(SCALES[size]), 4) == refinements
+
+
+def test_one_refinement_for_all_and_one_for_each():
+    assert shared_refinements(5, 1) == [0] * 5
+    assert shared_refinements(6, 6) == list(range(6))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_everything_is_computed_in_float32(dtype):
+    model, given = quantizer(), features()
+    expected = model(given)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(given)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(found.features, expected.features)
+    narrow = model.to(dtype)
+    assert narrow.codebook.weight.dtype == torch.float32
+    assert narrow.features(found.codes).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"scales": (1, 2, 2)}, r"tokenizer.scales is \[1, 2, 2\]; write the sides of two grids or more, growing"),
+        ({"scales": (4,)}, r"tokenizer.scales is \[4\]"),
+        ({"scales": (0, 4)}, r"tokenizer.scales is \[0, 4\]"),
+        ({"num_refinements": 0}, "tokenizer.num_refinements is 0; write 1 or more"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_quantizer(changes, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        quantizer(**changes)
+
+
+def test_codes_of_other_shapes_are_refused():
+    model = quantizer()
+    codes = model(features()).codes
+    with pytest.raises(DataError, match=r"codes have the shape \(5, 29\); give \(images, 30\)"):
+        model.features(codes[:, 1:])
+    for upto in (0, 5):
+        with pytest.raises(
+            ConfigError, match=f"upto is {upto}; write a number of scales from 1 to 4"
+        ):
+            model.features(codes, upto=upto)

@@ -1,0 +1,157 @@
+"""The residual quantiser over scales of VAR (Tian et al. 2024, algorithms 1 and 2), which VARGPT draws with.
+
+B images, C code width, S scales of p x p cells, P cells of all scales, h the side of the finest, V codes.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vilau.errors import ConfigError, DataError
+from vilau.layers.codebook import GradientCodebook
+from vilau.layers.nearest import full_float32
+
+
+class ScaleQuantized(NamedTuple):
+    """Features as codes of all scales."""
+
+    features: Tensor
+    """``(B, C, h, h)``: the sum of what all scales stand for."""
+    codes: Tensor
+    """int64 ``(B, P)``, the coarsest scale first, each in raster order."""
+
+
+class Refinement(nn.Conv2d):
+    """The phi of the paper: mends what enlarging a coarse grid blurs, ``(1 - share) h + share conv3x3(h)``."""
+
+    def __init__(self, width: int, share: float) -> None:
+        super().__init__(width, width, 3, padding=1)
+        self.share = share
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Map float32 ``(B, C, h, h)`` to the same, in float32 whatever the weights are kept in."""
+        assert self.bias is not None
+        mended = F.conv2d(input, self.weight.float(), self.bias.float(), padding=1)
+        return torch.lerp(input, mended, self.share)
+
+
+class MultiScaleQuantizer(nn.Module):
+    """Codes features as a sum over grids of growing size, all with one codebook.
+
+    Each scale codes what the coarser ones leave over: the rest is shrunk to its grid (by area), every cell takes
+    its nearest code, and the codes are enlarged (bicubic) and refined. Everything is computed in float32.
+    """
+
+    def __init__(
+        self,
+        *,
+        scales: Sequence[int],
+        codebook_size: int,
+        width: int,
+        num_refinements: int = 4,
+        refinement_share: float = 0.5,
+    ) -> None:
+        """Take the sides of the grids, coarse first, the last being that of the features.
+
+        ``num_refinements`` convolutions are shared among the scales, see ``shared_refinements``. Raises
+        ``ConfigError`` for sides that do not grow, or fewer than one refinement.
+        """
+        super().__init__()
+        if len(scales) < 2 or scales[0] < 1 or any(b <= a for a, b in pairwise(scales)):
+            raise ConfigError(
+                f"tokenizer.scales is {list(scales)}; write the sides of two grids or more, growing, such as [1, 2, 4]."
+            )
+        if num_refinements < 1:
+            raise ConfigError(f"tokenizer.num_refinements is {num_refinements}; write 1 or more.")
+        self.scales = tuple(scales)
+        self.codebook = GradientCodebook(
+            num_codes=codebook_size, width=width, restart_unused_codes=False
+        )
+        self.refinements = nn.ModuleList(
+            Refinement(width, refinement_share) for _ in range(num_refinements)
+        )
+        self.chosen = shared_refinements(len(scales), num_refinements)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where each scale ends among the cells of all; the last is P."""
+        return list(accumulate(side * side for side in self.scales))
+
+    def forward(self, features: Tensor) -> ScaleQuantized:
+        """Code features ``(B, C, h, h)``, without a gradient."""
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False), full_float32():
+            rest = features.float()
+            total, codes = torch.zeros_like(rest), []
+            for number, side in enumerate(self.scales):
+                cells = self._shrunk(rest, side).permute(0, 2, 3, 1)
+                codes.append(self.codebook.nearest(cells.flatten(0, 2)).view(len(rest), -1))
+                said = self._said(codes[-1], number)
+                total, rest = total + said, rest - said
+        return ScaleQuantized(total, torch.cat(codes, dim=1))
+
+    def features(self, codes: Tensor, upto: int | None = None) -> Tensor:
+        """Return what codes ``(B, P)`` stand for, ``(B, C, h, h)``: the first ``upto`` scales, or all.
+
+        Raises ``DataError`` for another number of codes, ``ConfigError`` for scales that there are not.
+        """
+        upto = len(self.scales) if upto is None else upto
+        if not 1 <= upto <= len(self.scales):
+            raise ConfigError(
+                f"upto is {upto}; write a number of scales from 1 to {len(self.scales)}."
+            )
+        *_, latest = self._sums(codes, upto)
+        return latest
+
+    def shown(self, codes: Tensor) -> Tensor:
+        """Return what a model sees before it draws each scale but the first: ``(B, P - 1, C)``.
+
+        For the cells of a scale what the coarser ones stand for, shrunk to its grid (VAR, section 3.2).
+        """
+        sums = self._sums(codes, len(self.scales) - 1)
+        maps = [
+            self._shrunk(total, side) for total, side in zip(sums, self.scales[1:], strict=True)
+        ]
+        return torch.cat([one.flatten(2) for one in maps], dim=2).transpose(1, 2)
+
+    def _sums(self, codes: Tensor, upto: int) -> list[Tensor]:
+        """The sums after each of the first scales."""
+        if codes.dim() != 2 or codes.shape[1] != self.ends[-1]:
+            raise DataError(
+                f"codes have the shape {tuple(codes.shape)}; give (images, {self.ends[-1]}), those of all scales."
+            )
+        with torch.autocast(codes.device.type, enabled=False):
+            parts = codes.split([side * side for side in self.scales], dim=1)[:upto]
+            return list(accumulate(self._said(part, number) for number, part in enumerate(parts)))
+
+    def _said(self, codes: Tensor, number: int) -> Tensor:
+        """What the codes ``(B, p * p)`` of one scale add: ``(B, C, h, h)``."""
+        side, full = self.scales[number], self.scales[-1]
+        vectors = self.codebook.weight[codes].transpose(1, 2).unflatten(2, (side, side))
+        if side != full:
+            vectors = F.interpolate(vectors, size=(full, full), mode="bicubic")
+        return self.refinements[self.chosen[number]](vectors)
+
+    def _shrunk(self, features: Tensor, side: int) -> Tensor:
+        if side == self.scales[-1]:
+            return features
+        return F.interpolate(features, size=(side, side), mode="area")
+
+
+def shared_refinements(num_scales: int, num_refinements: int) -> list[int]:
+    """Return which refinement each scale uses: the one whose place among all is nearest to the scale's.
+
+    The places of four lie a little nearer to the ends than those of other numbers, as published.
+    """
+    edge = 1 / (3 if num_refinements == 4 else 2) / num_refinements
+    # In this order of operations: the published scales tie, and rounding decides.
+    step = ((1 - edge) - edge) / max(1, num_refinements - 1)
+    places = [n * step + edge for n in range(num_refinements)]
+    chosen = []
+    for number in range(num_scales):
+        distances = [abs(place - number / max(1, num_scales - 1)) for place in places]
+        chosen.append(distances.index(min(distances)))
+    return chosen

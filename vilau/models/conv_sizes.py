@@ -1,0 +1,27 @@
+"""What the sizes of a convolutional tokenizer must fulfil, whichever family's it is."""
+
+from math import gcd
+
+from vilau.errors import ConfigError
+
+
+def check_levels(
+    image_size: int, channels: int, multipliers: tuple[int, ...], norm_groups: int
+) -> None:
+    """Raise ``ConfigError`` unless images can be halved so often, and each level's channels normalised in groups."""
+    if not multipliers or min(multipliers) < 1:
+        raise ConfigError(
+            f"tokenizer.multipliers is {list(multipliers)}; write the width of each level, 1 or more, such as [1, 2]."
+        )
+    stride = 2 ** (len(multipliers) - 1)
+    if image_size < stride or image_size % stride:
+        raise ConfigError(
+            f"tokenizer.image_size is {image_size}, which cannot be halved {len(multipliers) - 1} times, as "
+            f"tokenizer.multipliers has {len(multipliers)} levels; write a multiple of {stride}."
+        )
+    for width in (channels * multiplier for multiplier in multipliers):
+        if width % norm_groups:
+            raise ConfigError(
+                f"tokenizer.norm_groups is {norm_groups}, which does not divide a level's {width} channels; write "
+                f"{gcd(width, norm_groups)}."
+            )
