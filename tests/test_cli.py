@@ -292,7 +292,9 @@ def test_tab_completion_sees_the_public_functions() -> None:
         "print([name for name in dir(vilau) if not name.startswith('_')], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPO)
-    assert done.stdout.strip() == "['export', 'load', 'load_tower'] False", done.stderr
+    assert done.stdout.strip() == "['export', 'load', 'load_tokenizer', 'load_tower'] False", (
+        done.stderr
+    )
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

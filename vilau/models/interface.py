@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from vilau.errors import DataError
 from vilau.types import Document, MultimodalBatch
 
 Progress = Callable[[int, int], None]
@@ -62,6 +63,22 @@ class VisualTokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
         """Map codes to images ``(B, 3, H, W)`` near [-1, 1], from the first ``upto`` parts (``num_parts``) or all."""
+
+    def check_images(self, images: Tensor) -> None:
+        """Raise ``DataError`` for images of another size than the tokenizer's."""
+        size = self.spec.image_size
+        if images.shape[1:] != (3, size, size):
+            raise DataError(
+                f"images are {tuple(images.shape)}; give (images, 3, {size}, {size}), which this tokenizer reads."
+            )
+
+    def check_codes(self, codes: Tensor) -> None:
+        """Raise ``DataError`` for codes of another shape than ``encode`` returns."""
+        P, D = self.spec.num_positions, self.spec.depth
+        if codes.dim() != 3 or codes.shape[1:] != (P, D):
+            raise DataError(
+                f"codes have the shape {tuple(codes.shape)}; give (images, {P}, {D}) as encode returns them."
+            )
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vilau.errors import ConfigError, DataError
+from vilau.errors import ConfigError
 from vilau.layers.codebook import GradientCodebook
 from vilau.layers.convolution import ConvDecoder, ConvEncoder
 from vilau.layers.nearest import full_float32
@@ -93,11 +93,7 @@ class VQGAN(VisualTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        size = self.config.image_size
-        if images.shape[1:] != (3, size, size):
-            raise DataError(
-                f"images are {tuple(images.shape)}; give (images, 3, {size}, {size}), which this tokenizer reads."
-            )
+        self.check_images(images)
         features = self.quant_conv(self.encoder(images)).permute(0, 2, 3, 1).float()
         with full_float32():
             codes = self.codebook.nearest(features.flatten(0, 2))
@@ -112,11 +108,7 @@ class VQGAN(VisualTokenizer):
 
         Raises ``DataError`` for codes of another shape, ``ConfigError`` for depths that there are not.
         """
-        P = self.spec.num_positions
-        if codes.dim() != 3 or codes.shape[1:] != (P, 1):
-            raise DataError(
-                f"codes have the shape {tuple(codes.shape)}; give (images, {P}, 1) as encode returns them."
-            )
+        self.check_codes(codes)
         if upto not in (None, 1):
             raise ConfigError(f"upto is {upto}; write 1, the only depth.")
         grid = self.config.grid

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vilau.errors import DataError
 from vilau.layers.convolution import ConvDecoder, ConvEncoder
 from vilau.layers.multiscale import MultiScaleQuantizer
 from vilau.layers.tensors_hash import tensors_hash
@@ -98,11 +97,7 @@ class MultiScaleVQVAE(VisualTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        size = self.config.image_size
-        if images.shape[1:] != (3, size, size):
-            raise DataError(
-                f"images are {tuple(images.shape)}; give (images, 3, {size}, {size}), which this tokenizer reads."
-            )
+        self.check_images(images)
         return self.quantizer(self.quant_conv(self.encoder(images))).codes[..., None]
 
     def embed(self, codes: Tensor) -> Tensor:
@@ -114,10 +109,6 @@ class MultiScaleVQVAE(VisualTokenizer):
 
         Raises ``DataError`` for codes of another shape, ``ConfigError`` for scales that there are not.
         """
-        P = self.spec.num_positions
-        if codes.dim() != 3 or codes.shape[1:] != (P, 1):
-            raise DataError(
-                f"codes have the shape {tuple(codes.shape)}; give (images, {P}, 1) as encode returns them."
-            )
+        self.check_codes(codes)
         features = self.quantizer.features(codes[..., 0], upto)
         return self.decoder(self.post_quant_conv(features.to(self.post_quant_conv.weight.dtype)))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SiglipModel
 
-from vilau.errors import ConfigError, DataError
+from vilau.errors import ConfigError
 from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.patch_decoder import PatchDecoder
@@ -200,11 +200,8 @@ class VisionTower(VisualTokenizer):
 
         Raises ``DataError`` for codes of another shape, ``ConfigError`` for depths that there are not.
         """
-        P, D = self.spec.num_positions, self.spec.depth
-        if codes.dim() != 3 or codes.shape[1:] != (P, D):
-            raise DataError(
-                f"codes have the shape {tuple(codes.shape)}; give (images, {P}, {D}) as encode returns them."
-            )
+        self.check_codes(codes)
+        D = self.spec.depth
         if upto is not None and not 1 <= upto <= D:
             raise ConfigError(f"upto is {upto}; write a number of depths from 1 to {D}.")
         return self.pixels(self.quantizer.embed(codes, upto))
