@@ -43,7 +43,7 @@ def test_codes_are_those_of_the_papers_algorithm():
     assert found.codes.dtype == torch.int64
     assert torch.equal(found.codes, codes)
     torch.testing.assert_close(found.features, total, atol=1e-5, rtol=1e-5)
-    assert model.ends == [1, 5, 14, 30]
+    assert model.num_cells == 30
 
 
 def test_codes_stand_for_what_encoding_left():
@@ -55,23 +55,6 @@ def test_codes_stand_for_what_encoding_left():
     changed[:, 5:] = (changed[:, 5:] + 1) % 64
     assert torch.equal(model.features(changed, upto=2), model.features(found.codes, upto=2))
     assert not torch.equal(model.features(changed, upto=3), model.features(found.codes, upto=3))
-
-
-def test_a_model_sees_before_a_scale_what_the_coarser_ones_stand_for():
-    model = quantizer()
-    codes = model(features()).codes
-    shown = model.shown(codes)
-    assert shown.shape == (5, 29, 8)
-    for scale, (start, end) in enumerate([(0, 4), (4, 13), (13, 29)], start=1):
-        coarser = model.features(codes, upto=scale)
-        side = model.scales[scale]
-        small = F.interpolate(coarser, (side, side), mode="area")
-        torch.testing.assert_close(shown[:, start:end], small.flatten(2).transpose(1, 2))
-    # Codes of a scale say nothing of what is seen before it.
-    changed = codes.clone()
-    changed[:, 5:14] = (changed[:, 5:14] + 1) % 64
-    assert torch.equal(model.shown(changed)[:, :13], shown[:, :13])
-    assert not torch.equal(model.shown(changed)[:, 13:], shown[:, 13:])
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ B images, C code width, S scales of p x p cells, P cells of all scales, h the si
 """
 
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -77,9 +77,9 @@ class MultiScaleQuantizer(nn.Module):
         self.chosen = shared_refinements(len(scales), num_refinements)
 
     @property
-    def ends(self) -> list[int]:
-        """Where each scale ends among the cells of all; the last is P."""
-        return list(accumulate(side * side for side in self.scales))
+    def num_cells(self) -> int:
+        """P, the cells of all scales."""
+        return sum(side * side for side in self.scales)
 
     def forward(self, features: Tensor) -> ScaleQuantized:
         """Code features ``(B, C, h, h)``, without a gradient."""
@@ -103,29 +103,14 @@ class MultiScaleQuantizer(nn.Module):
             raise ConfigError(
                 f"upto is {upto}; write a number of scales from 1 to {len(self.scales)}."
             )
-        *_, latest = self._sums(codes, upto)
-        return latest
-
-    def shown(self, codes: Tensor) -> Tensor:
-        """Return what a model sees before it draws each scale but the first: ``(B, P - 1, C)``.
-
-        For the cells of a scale what the coarser ones stand for, shrunk to its grid (VAR, section 3.2).
-        """
-        sums = self._sums(codes, len(self.scales) - 1)
-        maps = [
-            self._shrunk(total, side) for total, side in zip(sums, self.scales[1:], strict=True)
-        ]
-        return torch.cat([one.flatten(2) for one in maps], dim=2).transpose(1, 2)
-
-    def _sums(self, codes: Tensor, upto: int) -> list[Tensor]:
-        """The sums after each of the first scales."""
-        if codes.dim() != 2 or codes.shape[1] != self.ends[-1]:
+        if codes.dim() != 2 or codes.shape[1] != self.num_cells:
             raise DataError(
-                f"codes have the shape {tuple(codes.shape)}; give (images, {self.ends[-1]}), those of all scales."
+                f"codes have the shape {tuple(codes.shape)}; give (images, {self.num_cells}), those of all scales."
             )
+        parts = codes.split([side * side for side in self.scales], dim=1)[:upto]
         with torch.autocast(codes.device.type, enabled=False):
-            parts = codes.split([side * side for side in self.scales], dim=1)[:upto]
-            return list(accumulate(self._said(part, number) for number, part in enumerate(parts)))
+            said = [self._said(part, number) for number, part in enumerate(parts)]
+        return torch.stack(said).sum(dim=0)
 
     def _said(self, codes: Tensor, number: int) -> Tensor:
         """What the codes ``(B, p * p)`` of one scale add: ``(B, C, h, h)``."""
