@@ -37,13 +37,18 @@ def scenes(tmp_path: Path) -> Path:
     return folder
 
 
-def test_vars_file_becomes_a_folder_of_ours(vilau: Command, tmp_path: Path) -> None:
+def test_vars_file_becomes_a_folder_of_ours(vilau: Command, scenes: Path, tmp_path: Path) -> None:
     own = small(image_size=256, scales=SCALES[256], multipliers=(1, 1, 1, 1, 2))
     torch.save(as_file(own), tmp_path / "vae.pth")
     code, _, err = vilau("convert", "vae.pth", "out", "--layout", "vilau")
     assert code == 2
     assert "vae.pth is a pickle, a format that can run any program when it is read" in err
     assert not (tmp_path / "out").exists()
+    code, _, err = vilau("encode", "vae.pth", scenes, "--out", "x.npz")
+    assert code == 2
+    assert (
+        "vae.pth is a file; write what it holds as a folder first: vilau convert vae.pth DIR" in err
+    )
     code, printed, err = vilau("convert", "vae.pth", "out", "--layout", "vilau", "--allow-pickle")
     assert code == 0, err
     assert "model.safetensors" in printed
@@ -103,7 +108,7 @@ def test_codes_go_into_a_file_and_back(
 ) -> None:
     code, printed, err = vilau("encode", over_scales, scenes, "--out", "codes.safetensors")
     assert code == 0, err
-    assert "2 images, 85 positions x 1 depths each" in printed
+    assert "2 images, 85 positions x 1 depth each" in printed
     for upto in (2, 4):
         out = f"upto{upto}"
         command = ("decode", over_scales, "codes.safetensors", "--upto", upto, "--out", out)
@@ -118,3 +123,20 @@ def test_codes_go_into_a_file_and_back(
     code, _, err = vilau("decode", over_scales, "codes.safetensors", "--upto", 5, "--out", "x")
     assert code == 2
     assert "--upto is 5, but codes.safetensors holds 4 scales; write at most that" in err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("classify", "TOKENIZER", "scenes", "--classes", "a,b"),
+        ("chat", "TOKENIZER", "--prompt", "x"),
+    ],
+    ids=lambda command: command[0],
+)
+def test_verbs_that_need_more_than_a_tokenizer(
+    vilau: Command, over_scales: Path, scenes: Path, command: tuple[str, ...]
+) -> None:
+    code, _, err = vilau(*(over_scales if word == "TOKENIZER" else word for word in command))
+    assert code == 2
+    assert "describes a vargpt.tokenizer, but a " in err
+    assert "is needed here; " in err

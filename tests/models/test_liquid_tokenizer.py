@@ -96,6 +96,20 @@ def test_what_was_saved_is_loaded_again(tmp_path):
         assert found.identity() == own.identity()  # the decoder may learn on
         found.encoder.conv_in.weight.mul_(2)
     assert found.identity() != own.identity()
+    assert small(norm_groups=16).identity() != own.identity()  # other features, other codes
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_nearest_code_is_looked_for_in_float32(dtype):
+    own, images = small(), torch.rand(2, 3, 32, 32) * 2 - 1
+    own.encoder.to(dtype), own.quant_conv.to(dtype)
+    with torch.no_grad():
+        features = own.quant_conv(own.encoder(images.to(dtype))).float()
+        vectors = features.permute(0, 2, 3, 1).flatten(0, 2)
+        expected = torch.cdist(vectors.double(), own.codebook.weight.double()).argmin(dim=1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            codes = own.encode(images.to(dtype))
+    assert torch.equal(codes.flatten(), expected)
 
 
 def test_the_published_sizes():
@@ -128,10 +142,36 @@ def test_bad_input_is_told():
     for changes, sentence in (
         ({"image_size": 33}, "tokenizer.image_size is 33, which cannot be halved 1 times"),
         ({"multipliers": ()}, r"tokenizer.multipliers is \[\]; write the width of each level"),
+        ({"norm_groups": 0}, "tokenizer.norm_groups is 0; write a whole number, 1 or more"),
+        ({"codebook_size": -4}, "tokenizer.codebook_size is -4; write a whole number"),
+        ({"dropout": 7}, "tokenizer.dropout is 7; write a number from 0 to 1"),
         ({"channels": 24}, "tokenizer.norm_groups is 32, which does not divide a level's 24 channels; write 8"),
     ):  # fmt: skip
         with pytest.raises(ConfigError, match=sentence):
             small(**changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "sentence"),
+    [
+        ("encoder.conv_in.weight", torch.zeros(()), r"conv_in.weight of the shape \(\), where 4 sizes of 1 or more"),
+        ("encoder.conv_in.weight", torch.zeros(0, 3, 3, 3), r"of the shape \(0, 3, 3, 3\), where 4 sizes"),
+        ("encoder.conv_in.weight", torch.zeros(24, 3, 3, 3), r"has 24 channels at first and \[32, 64\] in its levels"),
+        ("quantize.embedding.weight", torch.zeros(4), r"of the shape \(4,\), where 2 sizes of 1 or more belong"),
+        ("quantize.embedding.weight", torch.zeros(0, 8), r"of the shape \(0, 8\), where 2 sizes"),
+        ("encoder.conv_out.bias", torch.zeros(16, dtype=torch.int8), "holds encoder.conv_out.bias as int8"),
+        ("encoder.mid.attn_1.qkv.weight", torch.zeros(4, 64, 1, 1), "which is no query, key and value"),
+        ("encoder.more", torch.zeros(1), "sizes that its first tensors tell, in our names: encoder.more"),
+    ],
+)  # fmt: skip
+def test_files_whose_tensors_make_no_tokenizer(tmp_path, name, tensor, sentence):
+    own = small()
+    state = {**published_names(own), "quantize.embedding.weight": own.codebook.weight.detach()}
+    save_file(
+        {n: t.clone() for n, t in (state | {name: tensor}).items()}, tmp_path / "x.safetensors"
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        vilau.load_tokenizer(tmp_path / "x.safetensors", image_size=32)
 
 
 def test_files_that_hold_no_tokenizer(tmp_path):
@@ -146,6 +186,9 @@ def test_files_that_hold_no_tokenizer(tmp_path):
         CheckpointError, match="x.ckpt is a pickle, a format that can run any program"
     ):
         vilau.load_tokenizer(tmp_path / "x.ckpt")
+    torch.save({1: torch.zeros(1)}, tmp_path / "x.ckpt")
+    with pytest.raises(CheckpointError, match="not a mapping from names to tensors"):
+        vilau.load_tokenizer(tmp_path / "x.ckpt", allow_pickle=True)
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(CheckpointError, match="x.txt is no file of weights; give one that ends in"):
         vilau.load_tokenizer(tmp_path / "x.txt")

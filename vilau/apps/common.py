@@ -29,10 +29,10 @@ MODEL_HELP = (
     "folder of a trained model: of a finished run (runs/<study>/<variant>/<stage>), of vilau.export, "
     "or a published VILA-U checkpoint"
 )
-TOWER_HELP = (
-    "folder of a vision tower or another image tokenizer, or of a whole model that holds one"
-)
+TOWER_HELP = "folder of a vision tower, or of a whole model that holds one"
+TOKENIZER_HELP = "folder of a vision tower, of another image tokenizer, or of a whole model"
 RUN_MODEL = "model"
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """Where a run leaves its product."""
 PUBLISHED_PARTS = ("llm", "vision_tower")
 LARGEST = 2**63 - 1
@@ -55,9 +55,9 @@ def make_parser(
 
 
 def add_model(parser: argparse.ArgumentParser, name: str = "model") -> None:
-    """Add the model or tower and how it is opened."""
-    tower = name == "tower"
-    parser.add_argument(name, metavar=name.upper(), help=TOWER_HELP if tower else MODEL_HELP)
+    """Add the model, tower or tokenizer and how it is opened."""
+    helps = {"tower": TOWER_HELP, "tokenizer": TOKENIZER_HELP}
+    parser.add_argument(name, metavar=name.upper(), help=helps.get(name, MODEL_HELP))
     add_opening(parser)
 
 
@@ -72,7 +72,7 @@ def add_opening(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pickle",
         action="store_true",
-        help="also read weights stored as .bin or .pth, tensors alone (default: refuse them)",
+        help="also read weights stored as .bin, .pth or .ckpt, tensors alone (default: refuse them)",
     )
 
 
@@ -95,7 +95,7 @@ def add_pictures(parser: argparse.ArgumentParser) -> None:
         choices=("squash", "pad", "crop"),
         default="squash",
         help="how a picture becomes a square: resize both sides, pad, or cut out the middle "
-        "(default: squash, as published)",
+        "(default: squash, as VILA-U's code)",
     )
     parser.add_argument(
         "--quirks",
@@ -209,8 +209,17 @@ def open_tower(path: str, args: argparse.Namespace) -> Any:
 
 
 def open_tokenizer(path: str, args: argparse.Namespace) -> Any:
-    """Open what makes codes of images at ``path``, of any family; it may be a whole model's."""
+    """Open what makes codes of images at ``path``, of any family; it may be a whole model's.
+
+    Raises ``CheckpointError`` for the file of a published one, which is to be converted first.
+    """
     import vilau
+
+    file = Path(path).expanduser()
+    if file.is_file() and file.suffix in WEIGHT_SUFFIXES:
+        raise CheckpointError(
+            f"{path} is a file; write what it holds as a folder first: vilau convert {path} DIR --layout vilau."
+        )
 
     return vilau.load_tokenizer(model_folder(path), **_opening(args))
 

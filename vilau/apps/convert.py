@@ -49,7 +49,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--allow-pickle",
         action="store_true",
-        help="also read weights stored as .bin or .pth, tensors alone (default: refuse them)",
+        help="also read weights stored as .bin, .pth or .ckpt, tensors alone (default: refuse them)",
     )
     parser.add_argument(
         "--image-size",

@@ -27,7 +27,7 @@ def add_parser(subparsers: Any) -> None:
         more="Writes one PNG per image, named after the image that was encoded.",
         example="vilau decode runs/quickstart/aligned/tower codes.safetensors --out decoded --upto 2",
     )
-    add_model(parser, "tower")
+    add_model(parser, "tokenizer")
     parser.add_argument("codes", metavar="CODES", help="a file written by vilau encode")
     parser.add_argument(
         "--upto",
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     names = unique_names(Path(name).stem for name in content.files)
     files = [out / f"{name}.png" for name in names]
     check_free(files, force=args.force)
-    tower = open_tokenizer(args.tower, args)
+    tower = open_tokenizer(args.tokenizer, args)
     check_same_tower(source, content, tower, force=args.force)
     device = next(tower.parameters()).device
     remaining = iter(files)

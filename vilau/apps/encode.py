@@ -30,7 +30,7 @@ def add_parser(subparsers: Any) -> None:
         "the shape of the codes and the hash of the codebook; vilau decode makes images of it again.",
         example="vilau encode runs/quickstart/aligned/tower photos/ --out codes.safetensors",
     )
-    add_model(parser, "tower")
+    add_model(parser, "tokenizer")
     add_images(parser)
     parser.add_argument(
         "--batch-size", type=at_least_one, default=16, help="encoded at once (default: 16)"
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     files, out = find_images(args.images), Path(args.out).expanduser()
     check_suffix(out)
     check_free([out], force=args.force)
-    tower = open_tokenizer(args.tower, args)
+    tower = open_tokenizer(args.tokenizer, args)
     size, pieces = tower.spec.image_size, []
     with torch.inference_mode():
         for batch in batches(files, args.batch_size, "encoding"):
@@ -60,7 +60,6 @@ def run(args: argparse.Namespace) -> int:
     names = [str(file) for file in files]
     write_codes(out, CodesFile(codes, names, tower.spec, tower_hash(tower)))
     count, positions, depth = codes.shape
-    say(
-        f"{out}: {count} image{'s' if count > 1 else ''}, {positions} positions x {depth} depths each"
-    )
+    images, depths = f"image{'s' * (count > 1)}", f"depth{'s' * (depth > 1)}"
+    say(f"{out}: {count} {images}, {positions} positions x {depth} {depths} each")
     return 0

@@ -36,7 +36,7 @@ def add_parser(subparsers: Any) -> None:
         "scale 1, scales 1-2, ...) and prints the PSNR of each. A clip gives one row per frame.",
         example="vilau reconstruct runs/quickstart/aligned/tower photos/ --out strips",
     )
-    add_model(parser, "tower")
+    add_model(parser, "tokenizer")
     add_images(parser, needed=False)
     parser.add_argument(
         "--video", metavar="CLIP", action="append", default=[], help="a video; may be repeated"
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     out = Path(args.out).expanduser()
     files = [out / f"{name}.png" for name in unique_names(path.stem for path in sources)]
     check_free(files, force=args.force)
-    tower = open_tokenizer(args.tower, args)
+    tower = open_tokenizer(args.tokenizer, args)
     size, headings = tower.spec.image_size, parts_of(tower.spec)
     table = []
     for number, source in enumerate(progress(sources, len(sources), "reconstructing")):

@@ -108,7 +108,7 @@ class MultiScaleQuantizer(nn.Module):
                 f"codes have the shape {tuple(codes.shape)}; give (images, {self.num_cells}), those of all scales."
             )
         parts = codes.split([side * side for side in self.scales], dim=1)[:upto]
-        with torch.autocast(codes.device.type, enabled=False):
+        with torch.autocast(codes.device.type, enabled=False), full_float32():
             said = [self._said(part, number) for number, part in enumerate(parts)]
         return torch.stack(said).sum(dim=0)
 

@@ -22,17 +22,16 @@ BLOCK = 64
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 matrices in float32, whatever precision the process chose for speed.
+    """Multiply and convolve float32 in float32, whatever precision the process chose for speed.
 
     TensorFloat-32 and bfloat16 products pick another code for some vectors in a hundred, and codes
     must not depend on the machine.
     """
-    libraries: Any = (torch.backends.cuda, torch.backends.mkldnn)
-    backends = [
-        library.matmul
-        for library in libraries
-        if library.matmul.fp32_precision not in ("none", "ieee")
-    ]
+    libraries: Any = torch.backends
+    products = (
+        libraries.cuda.matmul, libraries.cudnn.conv, libraries.mkldnn.matmul, libraries.mkldnn.conv
+    )  # fmt: skip
+    backends = [one for one in products if one.fp32_precision not in ("none", "ieee")]
     before = [backend.fp32_precision for backend in backends]
     try:
         for backend in backends:

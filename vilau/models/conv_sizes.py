@@ -9,6 +9,7 @@ def check_levels(
     image_size: int, channels: int, multipliers: tuple[int, ...], norm_groups: int
 ) -> None:
     """Raise ``ConfigError`` unless images can be halved so often, and each level's channels normalised in groups."""
+    check_counts(channels=channels, norm_groups=norm_groups)
     if not multipliers or min(multipliers) < 1:
         raise ConfigError(
             f"tokenizer.multipliers is {list(multipliers)}; write the width of each level, 1 or more, such as [1, 2]."
@@ -25,3 +26,17 @@ def check_levels(
                 f"tokenizer.norm_groups is {norm_groups}, which does not divide a level's {width} channels; write "
                 f"{gcd(width, norm_groups)}."
             )
+
+
+def check_counts(**counts: int) -> None:
+    """Raise ``ConfigError`` for a setting that is no whole number from 1 on."""
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise ConfigError(f"tokenizer.{name} is {count}; write a whole number, 1 or more.")
+
+
+def check_parts(**parts: float) -> None:
+    """Raise ``ConfigError`` for a setting that is no number from 0 to 1."""
+    for name, part in parts.items():
+        if not isinstance(part, int | float) or not 0 <= part <= 1:
+            raise ConfigError(f"tokenizer.{name} is {part}; write a number from 0 to 1.")

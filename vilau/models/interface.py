@@ -19,7 +19,7 @@ class CodeSpec:
     """The shape of a tokenizer's codes: ``(B, P, depth)`` with P the cells of all levels."""
 
     levels: tuple[tuple[int, int], ...]
-    """Grid (h, w) of each level, coarse first. VILA-U and Liquid have one, VARGPT ten."""
+    """Grid (h, w) of each level, coarse first. VILA-U and Liquid have one, VARGPT one for each scale."""
     depth: int
     codebook_size: int
     embed_dim: int

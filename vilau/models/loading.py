@@ -1,4 +1,4 @@
-"""Opening finished models and writing them for others: ``vilau.load``, ``load_tower`` and ``export``."""
+"""Opening finished models: ``vilau.load``, ``load_tower``, ``load_tokenizer``; writing them for others: ``export``."""
 
 from pathlib import Path
 from typing import Any
@@ -188,7 +188,7 @@ def export(model: UnifiedModel | VisionTower, path: str | Path, *, layout: str =
     else:
         raise ConfigError(
             f"layout {layout} holds a VilaU or a VisionTower, not a {type(model).__name__}; use its save() "
-            "instead."
+            "(vilau convert --layout vilau) instead."
         )
 
 

@@ -29,7 +29,8 @@ def read_tensors(folder: str | Path, *, allow_pickle: bool = False) -> dict[str,
     """Return the tensors of a folder by name, on the CPU, memory-mapped where the format allows it.
 
     Reads ``model.safetensors``, else the shards that ``model.safetensors.index.json`` names, else, with
-    ``allow_pickle``, the pickles of the folder (with torch's restricted reader, which builds tensors alone).
+    ``allow_pickle``, the pickles of the folder (with torch's restricted reader, which builds tensors alone), of a
+    trainer's checkpoint what stands under ``state_dict``.
     Raises ``CheckpointError`` when there are none, a file is broken, or pickles are all there is.
     """
     folder = Path(folder)
@@ -131,7 +132,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         ) from None
     if isinstance(found, Mapping) and isinstance(found.get("state_dict"), Mapping):
         found = found["state_dict"]
-    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
+    if not isinstance(found, Mapping) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in found.items()
+    ):
         raise CheckpointError(
             f"{path} holds a {type(found).__name__} that is not a mapping from names to tensors; give "
             f"{WEIGHTS_FILE} instead."
@@ -205,14 +208,16 @@ def first_names(module: nn.Module) -> dict[str, str]:
     return {name: seen.setdefault(id(tensor), name) for name, tensor in state.items()}
 
 
-def check_fit(module: nn.Module, state: Mapping[str, Tensor], source: Path) -> None:
-    """Raise ``CheckpointError`` unless ``state`` is the module's.
+def check_fit(
+    module: nn.Module, state: Mapping[str, Tensor], source: Path, *, told_by: str = "its config"
+) -> None:
+    """Raise ``CheckpointError`` unless ``state`` is the module's, whose sizes are ``told_by`` what stands there.
 
     Second names of a tensor may be missing, but must hold the same.
     """
     first = first_names(module)
     seconds = {name for name, earlier in first.items() if name != earlier}
-    compare(module.state_dict(), state, source, optional=seconds)
+    compare(module.state_dict(), state, source, optional=seconds, told_by=told_by)
     for name in seconds & set(state):
         if not torch.equal(state[name], state[first[name]]):
             raise CheckpointError(
@@ -227,6 +232,7 @@ def compare(
     source: Path,
     *,
     optional: Set[str] = frozenset(),
+    told_by: str = "its config",
 ) -> None:
     """Raise ``CheckpointError`` listing missing, unexpected and mis-shaped tensors (8, and a count)."""
     problems = [
@@ -242,7 +248,7 @@ def compare(
         listed = "; ".join(problems[:8]) + (
             f"; and {len(problems) - 8} more" if problems[8:] else ""
         )
-        raise CheckpointError(f"{source} does not fit its config: {listed}.")
+        raise CheckpointError(f"{source} does not fit {told_by}: {listed}.")
 
 
 def fill(

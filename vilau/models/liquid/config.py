@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vilau.models.conv_sizes import check_levels
+from vilau.models.conv_sizes import check_counts, check_levels, check_parts
 
 
 @dataclass
@@ -28,6 +28,11 @@ class TokenizerConfig:
             tuple(self.multipliers),
             tuple(self.attention_grids),
         )
+        check_counts(
+            num_res_blocks=self.num_res_blocks, z_channels=self.z_channels, embed_dim=self.embed_dim,
+            codebook_size=self.codebook_size,
+        )  # fmt: skip
+        check_parts(dropout=self.dropout)
         check_levels(self.image_size, self.channels, self.multipliers, self.norm_groups)
 
     @property

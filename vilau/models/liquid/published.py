@@ -31,7 +31,7 @@ def from_published(
     """
     found = {name: tensor for name, tensor in published.items() if not name.startswith(LOSSES)}
     config = TokenizerConfig(
-        image_size=image_size or IMAGE_SIZE,
+        image_size=IMAGE_SIZE if image_size is None else image_size,
         z_channels=len(held(found, "encoder.conv_out.weight", source)),
         **sizes(found, source),
     )
@@ -39,9 +39,11 @@ def from_published(
     config.attention_grids = tuple(config.grid * 2 ** (finest - n) for n in attended_levels(found))
     with Unfilled():
         tokenizer = VQGAN(config)
-    state = own_state(found)
+    state = own_state(found, source)
     state["codebook.weight"] = state.pop(CODES)
     state["codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
-    check_fit(tokenizer, state, source)
+    check_fit(
+        tokenizer, state, source, told_by="the sizes that its first tensors tell, in our names"
+    )
     fill(tokenizer, state, dtype=dtype, device=device)
     return tokenizer.eval().to(device=device)

@@ -58,8 +58,8 @@ class VQGAN(VisualTokenizer):
         """Load what ``save`` wrote (``dtype`` None: as stored); raises ``CheckpointError`` for anything else."""
         with fitting_config(folder):
             config = TokenizerConfig(**read_config(folder, KIND)["tokenizer"])
-        with Unfilled():
-            built = cls(config)
+            with Unfilled():
+                built = cls(config)
         load_weights(built, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
         return built.to(device=device)
 
@@ -85,7 +85,8 @@ class VQGAN(VisualTokenizer):
             for name in ("encoder", "quant_conv", "codebook")
             for key, value in getattr(self, name).named_parameters()
         }
-        return tensors_hash({**asdict(self.spec), "family": KIND}, tensors)
+        settings = {"family": KIND, "norm_groups": self.config.norm_groups}
+        return tensors_hash({**asdict(self.spec), **settings}, tensors)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -94,9 +95,10 @@ class VQGAN(VisualTokenizer):
         Raises ``DataError`` for images of another size.
         """
         self.check_images(images)
-        features = self.quant_conv(self.encoder(images)).permute(0, 2, 3, 1).float()
         with full_float32():
-            codes = self.codebook.nearest(features.flatten(0, 2))
+            features = self.quant_conv(self.encoder(images)).permute(0, 2, 3, 1).float()
+            with torch.autocast(features.device.type, enabled=False):
+                codes = self.codebook.nearest(features.flatten(0, 2))
         return codes.view(len(images), -1, 1)
 
     def embed(self, codes: Tensor) -> Tensor:

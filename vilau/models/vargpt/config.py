@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vilau.errors import ConfigError
-from vilau.models.conv_sizes import check_levels
+from vilau.models.conv_sizes import check_counts, check_levels, check_parts
 
 SCALES = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
@@ -34,6 +34,11 @@ class TokenizerConfig:
 
     def __post_init__(self) -> None:
         self.multipliers, self.scales = tuple(self.multipliers), tuple(self.scales)
+        check_counts(
+            num_res_blocks=self.num_res_blocks, embed_dim=self.embed_dim, codebook_size=self.codebook_size,
+            num_refinements=self.num_refinements,
+        )  # fmt: skip
+        check_parts(dropout=self.dropout, refinement_share=self.refinement_share)
         check_levels(self.image_size, self.channels, self.multipliers, self.norm_groups)
         if not self.scales or self.scales[-1] != self.grid:
             raise ConfigError(

@@ -35,7 +35,7 @@ def from_published(
 
     Raises ``CheckpointError`` where they do not fit one another, ``ConfigError`` for another ``image_size``.
     """
-    size = image_size or IMAGE_SIZE
+    size = IMAGE_SIZE if image_size is None else image_size
     if size not in SCALES:
         raise ConfigError(
             f"image_size is {size}; write {', '.join(map(str, SCALES))}, whose scales are published."
@@ -64,11 +64,13 @@ def from_published(
         tokenizer = MultiScaleVQVAE(config)
     state = {
         name.replace(REFINEMENT, "quantizer.refinements."): tensor
-        for name, tensor in own_state(published).items()
+        for name, tensor in own_state(published, source).items()
         if name != HITS
     }
     state["quantizer.codebook.weight"] = state.pop(CODES)
     state["quantizer.codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
-    check_fit(tokenizer, state, source)
+    check_fit(
+        tokenizer, state, source, told_by="the sizes that its first tensors tell, in our names"
+    )
     fill(tokenizer, state, dtype=dtype, device=device)
     return tokenizer.eval().to(device=device)

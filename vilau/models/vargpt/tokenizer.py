@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vilau.layers.convolution import ConvDecoder, ConvEncoder
 from vilau.layers.multiscale import MultiScaleQuantizer
+from vilau.layers.nearest import full_float32
 from vilau.layers.tensors_hash import tensors_hash
 from vilau.models.interface import CodeSpec, VisualTokenizer
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
@@ -61,8 +62,8 @@ class MultiScaleVQVAE(VisualTokenizer):
         """Load what ``save`` wrote (``dtype`` None: as stored); raises ``CheckpointError`` for anything else."""
         with fitting_config(folder):
             config = TokenizerConfig(**read_config(folder, KIND)["tokenizer"])
-        with Unfilled():
-            built = cls(config)
+            with Unfilled():
+                built = cls(config)
         load_weights(built, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
         return built.to(device=device)
 
@@ -88,7 +89,11 @@ class MultiScaleVQVAE(VisualTokenizer):
             for name in ("encoder", "quant_conv", "quantizer")
             for key, value in getattr(self, name).named_parameters()
         }
-        settings = {"family": KIND, "refinement_share": self.config.refinement_share}
+        settings = {
+            "family": KIND,
+            "norm_groups": self.config.norm_groups,
+            "refinement_share": self.config.refinement_share,
+        }
         return tensors_hash({**asdict(self.spec), **settings}, tensors)
 
     @torch.no_grad()
@@ -98,7 +103,8 @@ class MultiScaleVQVAE(VisualTokenizer):
         Raises ``DataError`` for images of another size.
         """
         self.check_images(images)
-        return self.quantizer(self.quant_conv(self.encoder(images))).codes[..., None]
+        with full_float32():
+            return self.quantizer(self.quant_conv(self.encoder(images))).codes[..., None]
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, 1)`` to their vectors ``(B, P, Z)``, each scale's its own, not yet enlarged."""
