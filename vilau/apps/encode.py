@@ -60,6 +60,6 @@ def run(args: argparse.Namespace) -> int:
     names = [str(file) for file in files]
     write_codes(out, CodesFile(codes, names, tower.spec, tower_hash(tower)))
     count, positions, depth = codes.shape
-    images, depths = f"image{'s' * (count > 1)}", f"depth{'s' * (depth > 1)}"
-    say(f"{out}: {count} {images}, {positions} positions x {depth} {depths} each")
+    pictures, depths = f"image{'s' * (count > 1)}", f"depth{'s' * (depth > 1)}"
+    say(f"{out}: {count} {pictures}, {positions} positions x {depth} {depths} each")
     return 0
