@@ -147,13 +147,17 @@ def test_a_quantiser_searches_by_the_matrix_until_its_codebook_moves():
     assert torch.equal(layer.encode(x), copy.deepcopy(layer).encode(x))
 
 
-def test_products_are_float32_whatever_the_process_prefers():
-    matmul = torch.backends.mkldnn.matmul
-    before = matmul.fp32_precision
+@pytest.mark.parametrize(
+    ("library", "product", "lower"),
+    [("mkldnn", "matmul", "bf16"), ("mkldnn", "conv", "bf16"), ("cudnn", "conv", "tf32"), ("cuda", "matmul", "tf32")],
+)  # fmt: skip
+def test_products_are_float32_whatever_the_process_prefers(library, product, lower):
+    backend = getattr(getattr(torch.backends, library), product)
+    before = backend.fp32_precision
     try:
-        matmul.fp32_precision = "bf16"
+        backend.fp32_precision = lower
         with nearest.full_float32():
-            assert matmul.fp32_precision == "ieee"
-        assert matmul.fp32_precision == "bf16"
+            assert backend.fp32_precision == "ieee"
+        assert backend.fp32_precision == lower
     finally:
-        matmul.fp32_precision = before
+        backend.fp32_precision = before

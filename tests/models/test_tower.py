@@ -187,3 +187,19 @@ def test_config_survives_json(tower):
 def test_codes_that_cannot_be_decoded(shape, upto, error, told):
     with pytest.raises(error, match=told):
         tiny.tower().decode(torch.zeros(shape, dtype=torch.int64), upto=upto)
+
+
+def test_patches_are_embedded_in_float32(tower, pixels, monkeypatch):
+    """A card's convolutions are TensorFloat-32 by default, and codes would hang on it."""
+    embeddings, seen = tower.siglip.vision_model.embeddings, []
+    conv = torch.backends.cudnn.conv
+    forward = embeddings.forward
+    monkeypatch.setattr(
+        embeddings,
+        "forward",
+        lambda *a, **kw: seen.append(conv.fp32_precision) or forward(*a, **kw),
+    )
+    before = conv.fp32_precision
+    tower.encode(pixels)
+    assert seen == ["ieee"]
+    assert conv.fp32_precision == before

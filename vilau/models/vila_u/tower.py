@@ -16,6 +16,7 @@ from transformers import SiglipModel
 from vilau.errors import ConfigError
 from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
+from vilau.layers.nearest import full_float32
 from vilau.layers.patch_decoder import PatchDecoder
 from vilau.layers.quantize import Quantized, ResidualQuantizer
 from vilau.layers.tensors_hash import tensors_hash
@@ -152,7 +153,10 @@ class VisionTower(VisualTokenizer):
         """Return the features that are quantised, ``(B, P, C)``, of images in [-1, 1]."""
         check_image_size(images, self.sizes)
         vision = self.siglip.vision_model
-        hidden = vision.embeddings(images)
+        with (
+            full_float32()
+        ):  # cards convolve float32 in TensorFloat-32 unasked, and codes would follow
+            hidden = vision.embeddings(images)
         for block in vision.encoder.layers[:-1]:
             hidden = block(hidden, attention_mask=None)
         return hidden
