@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from tests.data.test_clip_documents import FEW
 from tests.data.test_conversation_forms import IMAGES, folder, read, turns, words  # noqa: F401
 from tests.data.test_documents import documents, ready
+from vilau.data.batch_mark import _fields, mark_of
 from vilau.data.bundle import MARK
 from vilau.data.drawn_clips import ClipSpec
 from vilau.data.forms import is_drawn, without_marks
@@ -62,6 +64,9 @@ def test_without_a_share_nothing_changes(world: WorldSpec) -> None:
     settings = {"world": world, "global_batch_size": 10}
     plain = documents(ready(Instructions(**settings)).train_dataloader())
     assert plain == documents(ready(Instructions(**settings, hidden_share=0.0)).train_dataloader())
+    batches = ready(Instructions(**settings)).stream("train").make_batch
+    assert mark_of(batches) != mark_of(replace(batches, hidden_share=0.1))
+    assert "hidden_share" not in str(_fields(batches))  # a run of before the setting is resumed
     with pytest.raises(ConfigError, match=r"data.hidden_share is -0.1; write a share from 0 to 1"):
         Instructions(hidden_share=-0.1)
     with pytest.raises(

@@ -58,10 +58,11 @@ class InstructionBatches:
     exam_forms: tuple[str, ...]
     drawing_share: float
     video_share: float
-    hidden_share: float
     clips: DrawnClips
     prompts: PromptSpec
     seed: int
+    hidden_share: float = 0.0
+    """With a default: runs that began before there was such a share are resumed."""
 
     def __call__(self, epoch: int, indices: np.ndarray) -> MultimodalBatch:
         """Return the batch of the samples at ``indices`` ``(B,)``."""
