@@ -389,6 +389,24 @@ def test_evaluation_counts_its_questions_and_prompts(siglip_folder: str) -> None
     assert words["memory_bytes_per_device"] < cost["memory_bytes_per_device"]
 
 
+def test_hidden_clips_cost_what_hidden_pictures_do(siglip_folder: str) -> None:
+    def flops(benchmark: str, *, shown: bool) -> float:
+        stage = chain(siglip_folder, paper=False)["evaluate"] | {"command": "test"}
+        stage["model"]["init_args"]["show_images"] = shown
+        data = {"benchmarks": [benchmark], "num_questions": 10}
+        stage["data"] = {
+            "class_path": "vilau.data.twin_benchmarks.TwinBenchmarks",
+            "init_args": data,
+        }
+        cost = estimate(stage)
+        assert cost is not None
+        return float(cost["flops"])
+
+    clips, pictures = "world_msvd_qa", "world_vqav2"
+    assert flops(clips, shown=True) > 4 * flops(pictures, shown=True)
+    assert flops(clips, shown=False) == flops(pictures, shown=False) < flops(pictures, shown=True)
+
+
 def test_a_sweep_draws_each_prompt_at_every_scale(siglip_folder: str) -> None:
     stage = chain(siglip_folder, paper=False)["evaluate"] | {"command": "test"}
     data = {
