@@ -14,6 +14,11 @@ PARTS = {
 }  # fmt: skip
 
 
+def count(part: nn.Module) -> int:
+    """Parameters of a part."""
+    return sum(p.numel() for p in part.parameters())
+
+
 def published_names(tokenizer: nn.Module, *, fused: bool = False) -> dict[str, Tensor]:
     """All tensors but the quantiser's; with ``fused`` query, key and value are one, as VAR writes them."""
     found: dict[str, Tensor] = {}

@@ -9,7 +9,7 @@ from transformers import ChameleonVQVAEConfig
 from transformers.models.chameleon.modeling_chameleon import ChameleonVQVAE
 
 import vilau
-from tests.models.taming_names import published_names
+from tests.models.taming_names import count, published_names
 from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.models.liquid.config import TokenizerConfig
 from vilau.models.liquid.tokenizer import VQGAN
@@ -115,10 +115,6 @@ def test_the_nearest_code_is_looked_for_in_float32(dtype):
 def test_the_published_sizes():
     with torch.device("meta"):
         built = VQGAN(TokenizerConfig())
-
-    def count(part):
-        return sum(p.numel() for p in part.parameters())
-
     assert count(built) == 68_718_467
     assert (count(built.encoder), count(built.decoder)) == (27_194_880, 39_294_851)
     assert built.spec.num_positions == 1024

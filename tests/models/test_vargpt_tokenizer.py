@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 import vilau
-from tests.models.taming_names import published_names
+from tests.models.taming_names import count, published_names
 from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.models.vargpt.config import SCALES, TokenizerConfig
 from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
@@ -138,10 +138,6 @@ def test_what_was_saved_is_loaded_again(tmp_path):
 def test_the_published_sizes():
     with torch.device("meta"):
         built = MultiScaleVQVAE(TokenizerConfig())
-
-    def count(part):
-        return sum(p.numel() for p in part.parameters())
-
     assert count(built) == 108_948_355
     assert (count(built.encoder), count(built.decoder)) == (44_107_872, 64_653_923)
     assert count(built.quantizer) == 168_064

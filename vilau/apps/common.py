@@ -220,7 +220,6 @@ def open_tokenizer(path: str, args: argparse.Namespace) -> Any:
         raise CheckpointError(
             f"{path} is a file; write what it holds as a folder first: vilau convert {path} DIR --layout vilau."
         )
-
     return vilau.load_tokenizer(model_folder(path), **_opening(args))
 
 

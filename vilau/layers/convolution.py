@@ -4,6 +4,7 @@ B images, c channels, h w grid.
 """
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +54,8 @@ class SpatialAttention(nn.Module):
         return x + self.out(torch.bmm(v, weights.transpose(1, 2)).view_as(x))
 
 
-class Level(nn.Module):
-    """The blocks of one resolution of a decoder, and the upsampling to the next finer one."""
+class _Blocks(nn.Module):
+    """The blocks of one resolution, each followed by attention where the level attends."""
 
     def __init__(
         self,
@@ -62,7 +63,6 @@ class Level(nn.Module):
         *,
         num_blocks: int,
         attend: bool,
-        upsample: bool,
         groups: int,
         dropout: float,
     ) -> None:
@@ -75,49 +75,41 @@ class Level(nn.Module):
         self.attentions = nn.ModuleList(
             SpatialAttention(width, groups=groups) for _ in range(num_blocks if attend else 0)
         )
-        self.upsample = nn.Conv2d(width, width, 3, padding=1) if upsample else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``(B, before, h, w)`` to ``(B, width, 2h, 2w)``, or ``(B, width, h, w)`` at the end."""
+        """Map ``(B, before, h, w)`` to ``(B, width, h, w)``."""
         for i, block in enumerate(self.blocks):
             x = block(x)
             if self.attentions:
                 x = self.attentions[i](x)
-        if self.upsample is not None:
-            x = self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
         return x
 
 
-class EncoderLevel(nn.Module):
+class Level(_Blocks):
+    """The blocks of one resolution of a decoder, and the upsampling to the next finer one."""
+
+    def __init__(self, widths: tuple[int, int], *, upsample: bool, **blocks: Any) -> None:
+        super().__init__(widths, **blocks)
+        self.upsample = nn.Conv2d(widths[1], widths[1], 3, padding=1) if upsample else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(B, before, h, w)`` to ``(B, width, 2h, 2w)``, or ``(B, width, h, w)`` at the end."""
+        x = super().forward(x)
+        if self.upsample is None:
+            return x
+        return self.upsample(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+class EncoderLevel(_Blocks):
     """The blocks of one resolution of an encoder, and the halving to the next coarser one."""
 
-    def __init__(
-        self,
-        widths: tuple[int, int],
-        *,
-        num_blocks: int,
-        attend: bool,
-        downsample: bool,
-        groups: int,
-        dropout: float,
-    ) -> None:
-        super().__init__()
-        before, width = widths
-        self.blocks = nn.ModuleList(
-            ResidualBlock(before if i == 0 else width, width, groups=groups, dropout=dropout)
-            for i in range(num_blocks)
-        )
-        self.attentions = nn.ModuleList(
-            SpatialAttention(width, groups=groups) for _ in range(num_blocks if attend else 0)
-        )
-        self.downsample = nn.Conv2d(width, width, 3, stride=2) if downsample else None
+    def __init__(self, widths: tuple[int, int], *, downsample: bool, **blocks: Any) -> None:
+        super().__init__(widths, **blocks)
+        self.downsample = nn.Conv2d(widths[1], widths[1], 3, stride=2) if downsample else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(B, before, 2h, 2w)`` to ``(B, width, h, w)``, or ``(B, width, 2h, 2w)`` at the end."""
-        for i, block in enumerate(self.blocks):
-            x = block(x)
-            if self.attentions:
-                x = self.attentions[i](x)
+        x = super().forward(x)
         # A row and a column of zeros at the end alone: the cells lie where the published ones do.
         return x if self.downsample is None else self.downsample(F.pad(x, (0, 1, 0, 1)))
 

@@ -1,8 +1,40 @@
-"""What the sizes of a convolutional tokenizer must fulfil, whichever family's it is."""
+"""The sizes of a convolutional tokenizer, and what they must fulfil, whichever family's it is; needs no torch."""
 
+from dataclasses import dataclass
 from math import gcd
 
 from vilau.errors import ConfigError
+
+
+@dataclass(kw_only=True)
+class ConvTokenizerConfig:
+    """Sizes that every such tokenizer has."""
+
+    image_size: int
+    channels: int
+    multipliers: tuple[int, ...] = (1, 1, 2, 2, 4)
+    """Width of each level from the finest to the coarsest, each half as large."""
+    num_res_blocks: int = 2
+    """Blocks of a level of the encoder; the decoder has one more."""
+    embed_dim: int
+    codebook_size: int
+    norm_groups: int = 32
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.multipliers = tuple(self.multipliers)
+        check_counts(
+            num_res_blocks=self.num_res_blocks,
+            embed_dim=self.embed_dim,
+            codebook_size=self.codebook_size,
+        )
+        check_parts(dropout=self.dropout)
+        check_levels(self.image_size, self.channels, self.multipliers, self.norm_groups)
+
+    @property
+    def grid(self) -> int:
+        """Cells per side of the encoder's output."""
+        return self.image_size // 2 ** (len(self.multipliers) - 1)
 
 
 def check_levels(

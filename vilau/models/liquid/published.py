@@ -9,7 +9,6 @@ from torch import Tensor
 from vilau.models.liquid.config import TokenizerConfig
 from vilau.models.liquid.tokenizer import VQGAN
 from vilau.models.taming import CODES, attended_levels, held, own_state, sizes
-from vilau.models.weight_files import Unfilled, check_fit, fill
 
 IMAGE_SIZE = 512
 LOSSES = "loss."
@@ -37,13 +36,8 @@ def from_published(
     )
     finest = len(config.multipliers) - 1
     config.attention_grids = tuple(config.grid * 2 ** (finest - n) for n in attended_levels(found))
-    with Unfilled():
-        tokenizer = VQGAN(config)
     state = own_state(found, source)
     state["codebook.weight"] = state.pop(CODES)
     state["codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
-    check_fit(
-        tokenizer, state, source, told_by="the sizes that its first tensors tell, in our names"
-    )
-    fill(tokenizer, state, dtype=dtype, device=device)
-    return tokenizer.eval().to(device=device)
+    tokenizer = VQGAN.unfilled(config)
+    return tokenizer.fill_from(state, source, device=device, dtype=dtype)

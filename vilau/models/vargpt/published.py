@@ -10,7 +10,6 @@ from vilau.errors import CheckpointError, ConfigError
 from vilau.models.taming import CODES, own_state, sizes
 from vilau.models.vargpt.config import SCALES, TokenizerConfig
 from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
-from vilau.models.weight_files import Unfilled, check_fit, fill
 
 IMAGE_SIZE = 256
 REFINEMENT = "quantize.quant_resi.qresi_ls."
@@ -60,8 +59,6 @@ def from_published(
         num_refinements=len(refinements),
         **facts,
     )
-    with Unfilled():
-        tokenizer = MultiScaleVQVAE(config)
     state = {
         name.replace(REFINEMENT, "quantizer.refinements."): tensor
         for name, tensor in own_state(published, source).items()
@@ -69,8 +66,5 @@ def from_published(
     }
     state["quantizer.codebook.weight"] = state.pop(CODES)
     state["quantizer.codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
-    check_fit(
-        tokenizer, state, source, told_by="the sizes that its first tensors tell, in our names"
-    )
-    fill(tokenizer, state, dtype=dtype, device=device)
-    return tokenizer.eval().to(device=device)
+    tokenizer = MultiScaleVQVAE.unfilled(config)
+    return tokenizer.fill_from(state, source, device=device, dtype=dtype)

@@ -1,0 +1,99 @@
+"""What the image tokenizers of Liquid and VARGPT share: convolutions around a quantiser, one code a cell.
+
+B images, P cells, Z code width.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from vilau.layers.convolution import ConvDecoder, ConvEncoder
+from vilau.layers.tensors_hash import tensors_hash
+from vilau.models.conv_sizes import ConvTokenizerConfig
+from vilau.models.interface import VisualTokenizer
+from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
+from vilau.models.weight_files import Unfilled, check_fit, fill
+
+
+class ConvTokenizer(VisualTokenizer):
+    """Encoder, decoder, and how both are kept in folders; a family adds what quantises between them."""
+
+    kind: ClassVar[str]
+    """What ``config.json`` calls it."""
+    config_class: ClassVar[type[ConvTokenizerConfig]]
+    encoding: ClassVar[tuple[str, ...]]
+    """The parts that decide an image's codes, and the vectors these stand for."""
+
+    def __init__(
+        self, config: Any, *, z_channels: int, attention_grids: tuple[int, ...], kernel: int
+    ) -> None:
+        """Take the channels between encoder and quantiser, and the side of the convolutions there."""
+        super().__init__()
+        self.config = config
+        parts: dict[str, Any] = {
+            "channels": config.channels,
+            "multipliers": config.multipliers,
+            "num_res_blocks": config.num_res_blocks,
+            "attention_grids": attention_grids,
+            "grid": config.grid,
+            "dropout": config.dropout,
+            "norm_groups": config.norm_groups,
+        }
+        around: dict[str, Any] = {"kernel_size": kernel, "padding": kernel // 2}
+        self.encoder = ConvEncoder(out_channels=z_channels, **parts)
+        self.quant_conv = nn.Conv2d(z_channels, config.embed_dim, **around)
+        self.post_quant_conv = nn.Conv2d(config.embed_dim, z_channels, **around)
+        self.decoder = ConvDecoder(in_channels=z_channels, **parts)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = torch.float32,
+        allow_pickle: bool = False,
+    ) -> Self:
+        """Load what ``save`` wrote (``dtype`` None: as stored); raises ``CheckpointError`` for anything else."""
+        with fitting_config(folder):
+            config = cls.config_class(**read_config(folder, cls.kind)["tokenizer"])
+            built = cls.unfilled(config)
+        load_weights(built, folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        return built.to(device=device)
+
+    @classmethod
+    def unfilled(cls, config: Any) -> Self:
+        """Build a tokenizer without values, for weights that follow (see ``Unfilled``)."""
+        with Unfilled():
+            return cls(config)  # type: ignore[call-arg]  # a family's constructor takes its config alone
+
+    def fill_from(
+        self,
+        state: dict[str, Tensor],
+        source: Path,
+        *,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> Self:
+        """Take the tensors of a published file under our names; raises ``CheckpointError`` where they do not fit."""
+        told_by = "the sizes that its first tensors tell, in our names"
+        check_fit(self, state, source, told_by=told_by)
+        fill(self, state, dtype=dtype, device=device)
+        return self.eval().to(device=device)
+
+    def save(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``."""
+        save_folder(folder, kind=self.kind, config={"tokenizer": asdict(self.config)}, module=self)
+
+    def identity(self) -> str:
+        """See ``VisualTokenizer.identity``: the decoder may learn on."""
+        tensors = {
+            f"{name}.{key}": value
+            for name in self.encoding
+            for key, value in getattr(self, name).named_parameters()
+        }
+        settings = {name: value for name, value in asdict(self.config).items() if name != "dropout"}
+        return tensors_hash({"kind": self.kind, **settings}, tensors)
