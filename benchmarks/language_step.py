@@ -28,8 +28,9 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMS
 
 from vilau.layers import lean
 from vilau.layers.lean_llama import LeanDecoderLayer
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import LanguageConfig
-from vilau.models.vila_u.config import DecoderConfig, HeadConfig, PromptConfig, QuantizerConfig
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.study.memory import keep_freed_memory

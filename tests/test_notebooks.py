@@ -12,11 +12,11 @@ import torch
 
 mpl.use("Agg")
 
-from vilau.models.sizes import LanguageConfig, SiglipSizes  # noqa: E402 - the back-end must be chosen first
+from vilau.models.sequence.config import PromptConfig  # noqa: E402 - the back-end must be chosen first
+from vilau.models.sizes import LanguageConfig, SiglipSizes  # noqa: E402
 from vilau.models.vila_u.config import (  # noqa: E402
     DecoderConfig,
     HeadConfig,
-    PromptConfig,
     QuantizerConfig,
     TowerConfig,
 )

@@ -19,9 +19,9 @@ from vilau.apps.chat import Conversation
 from vilau.apps.common import LARGEST
 from vilau.data.forms import conversation
 from vilau.layers.pixels import to_float
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.rows import Layout
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.rows import Layout
 from vilau.types import Segment
 
 Answers = Callable[..., str]

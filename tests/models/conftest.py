@@ -6,7 +6,7 @@ import pytest
 
 import vilau
 from tests.models import tiny
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from tests.models import tiny
 from vilau.data.forms import conversation, filming_document
 from vilau.layers.pixels import to_float
 from vilau.models.questions import answers_about, clip_question
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.prompts import VIDEO_START, chat_segments
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.prompts import VIDEO_START, chat_segments
 
 
 @pytest.mark.parametrize("form", ["plain", "published"])

@@ -8,9 +8,9 @@ from tests.models.forms import FORMS, forms_batch
 from vilau.errors import CheckpointError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.layers.pixels import to_float
-from vilau.models.vila_u.generate import draw_codes
-from vilau.models.vila_u.parts import embedded
-from vilau.models.vila_u.prompts import chat_segments
+from vilau.models.next_token.drawing import draw_codes
+from vilau.models.next_token.parts import embedded
+from vilau.models.sequence.prompts import chat_segments
 
 PROMPTS = ["a red circle", "a green star left of two squares"]
 
@@ -59,7 +59,7 @@ def test_cached_logits_of_codes_are_those_of_a_full_forward(model):
 
 def _full_logits(model, prompt, codes):
     row = model.sequence.drawing_prompts([prompt])
-    visual = model.project(model.tokenizer.embed(codes[None]))
+    visual = model.embed_codes(codes[None])
     words = model.language.model.embed_tokens(row.ids)
     inputs = torch.cat([words, visual[:, :-1]], dim=1)
     hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[:, -len(codes) :]
@@ -76,7 +76,7 @@ def test_cached_logits_of_words_are_those_of_a_full_forward(model):
     finally:
         hook.remove()
     row = model.sequence.answer_prompts([chat_segments("what", [0], bare=False)])
-    inputs = embedded(model, row, model.tokenizer.quantize(image).features)
+    inputs = embedded(model, row, model.encode(image))
     for logits in heard:
         full = model.language(inputs_embeds=inputs).logits[:, -1]
         torch.testing.assert_close(logits.flatten(), full.flatten(), rtol=1e-4, atol=1e-4)

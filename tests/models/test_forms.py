@@ -5,8 +5,8 @@ import pytest
 from tests.models import tiny
 from tests.models.forms import FORMS
 from vilau.models.language import text_tokenizer
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.sequence import SequenceLayout
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.layout import SequenceLayout
 
 P = 3
 WORDS = text_tokenizer(tiny.language())

@@ -10,8 +10,8 @@ import torch
 import vilau
 from vilau.generation.guidance import Guidance
 from vilau.generation.text import decode_tokens
-from vilau.models.vila_u.generate import draw_codes
-from vilau.models.vila_u.prompts import chat_segments, marked_segments
+from vilau.models.next_token.drawing import draw_codes
+from vilau.models.sequence.prompts import chat_segments, marked_segments
 from vilau.models.vila_u.published.names import head_state, projector_state
 from vilau.types import Document, MultimodalBatch
 

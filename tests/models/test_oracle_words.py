@@ -8,8 +8,8 @@ import sentencepiece
 
 import vilau
 from tests.models.published import CHECKPOINT, needs_recordings
-from vilau.models.vila_u.prompts import Words
-from vilau.models.vila_u.rows import Row
+from vilau.models.sequence.prompts import Words
+from vilau.models.sequence.rows import Row
 from vilau.types import Document, TextSegment
 
 pytestmark = needs_recordings

@@ -11,8 +11,8 @@ from tests.models.equal_rows import assert_equal_to_one_a_row, sums_and_gradient
 from tests.models.forms import FORMS, forms_batch
 from vilau.errors import ConfigError, DataError
 from vilau.layers.isolation import block_causal_mask, isolating_arguments
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.rows import first_fit, similar
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.rows import first_fit, similar
 from vilau.types import MultimodalBatch
 
 ROOM = 128

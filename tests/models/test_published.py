@@ -8,7 +8,7 @@ import vilau
 from tests.models import published
 from tests.models.published import CHECKPOINT, EXPECTED, TOWERS, copy, edit, same_state, with_tower
 from vilau.errors import CheckpointError
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
 
 pytestmark = published.needs_recordings
 

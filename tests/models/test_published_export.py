@@ -18,8 +18,9 @@ from tests.models.published import (
     with_tower,
 )
 from vilau.errors import CheckpointError
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import PUBLISHED_SIGLIPS
-from vilau.models.vila_u.config import DecoderConfig, PromptConfig, TowerConfig
+from vilau.models.vila_u.config import DecoderConfig, TowerConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.published.write_siglip import is_published_siglip, siglip_name
 from vilau.models.vila_u.tower import VisionTower

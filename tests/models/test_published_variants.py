@@ -17,9 +17,10 @@ from tests.models.published import (
 from tests.models.test_published_export import same_work
 from vilau.data.forms import conversation
 from vilau.errors import DataError
-from vilau.models.vila_u.config import PromptConfig, TowerConfig
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.prompts import IMAGE_MARK
+from vilau.models.vila_u.config import TowerConfig
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.prompts import IMAGE_MARK
 from vilau.models.vila_u.published.read_config import decoder_config
 from vilau.models.vila_u.tower import VisionTower
 from vilau.models.weight_files import WEIGHTS_FILE

@@ -10,7 +10,7 @@ from vilau.data.forms import conversation
 from vilau.errors import DataError
 from vilau.layers.pixels import to_float
 from vilau.models.questions import clip_question, likeliest_letters
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
 from vilau.types import MultimodalBatch
 
 OPTIONS = ("a red circle", "two", "a star", "a blue square left of a green star")

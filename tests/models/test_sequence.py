@@ -5,10 +5,10 @@ import torch
 
 from tests.models import tiny
 from vilau.models.language import text_tokenizer
-from vilau.models.vila_u.config import NULL_TOKEN as NULL
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.prompts import chat_segments
-from vilau.models.vila_u.sequence import SequenceLayout
+from vilau.models.sequence.config import NULL_TOKEN as NULL
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.layout import SequenceLayout
+from vilau.models.sequence.prompts import chat_segments
 from vilau.types import Document, ImageSegment, TextSegment, VideoSegment
 
 P = 3

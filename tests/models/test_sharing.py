@@ -10,8 +10,8 @@ from tests.models.equal_rows import assert_equal_to_one_a_row
 from tests.models.forms import FORMS, ask, draw, forms_batch, look, say
 from vilau.errors import ConfigError
 from vilau.layers.isolation import block_causal_mask, isolating_arguments
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.rows import Row, sharing
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.rows import Row, sharing
 from vilau.types import Document, MultimodalBatch, VideoSegment
 
 P = 16

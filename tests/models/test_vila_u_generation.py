@@ -6,11 +6,12 @@ from vilau.errors import ConfigError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling, image_seed
 from vilau.layers.pixels import to_float
-from vilau.models.vila_u.config import PromptConfig, TowerConfig
-from vilau.models.vila_u.generate import draw_codes
+from vilau.models.next_token.drawing import draw_codes
+from vilau.models.next_token.parts import embedded
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.prompts import chat_segments
+from vilau.models.vila_u.config import TowerConfig
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.parts import embedded
-from vilau.models.vila_u.prompts import chat_segments
 from vilau.models.vila_u.tower import VisionTower
 
 SAMPLING = Sampling()
@@ -206,7 +207,7 @@ def test_greedy_answers_are_the_argmax_of_full_forwards(model):
     answers = model.answer(images, questions, max_new_tokens=5)
     for question, image, answer in zip(questions, images, answers, strict=True):
         row = model.sequence.answer_prompts([chat_segments(question, [0], bare=False)])
-        inputs = embedded(model, row, model.tokenizer.quantize(image[None]).features)
+        inputs = embedded(model, row, model.encode(image[None]))
         tokens = []
         for _ in range(5):
             hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[:, -1]

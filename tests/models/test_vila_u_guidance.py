@@ -11,7 +11,7 @@ from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling
 from vilau.layers.pixels import to_float
 from vilau.models.questions import likeliest_letters
-from vilau.models.vila_u.config import NULL_TOKEN, PromptConfig
+from vilau.models.sequence.config import NULL_TOKEN, PromptConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.pretrain import without_words_to_draw
 

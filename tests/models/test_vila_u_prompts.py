@@ -5,8 +5,8 @@ from itertools import count
 import pytest
 
 from vilau.errors import ConfigError, DataError
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.prompts import (
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.prompts import (
     Words,
     chat_parts,
     chat_segments,

@@ -8,15 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import WORLD_TOKENIZER, LanguageConfig, SiglipSizes
 from vilau.models.tokenizers import load_tokenizer
-from vilau.models.vila_u.config import (
-    DecoderConfig,
-    HeadConfig,
-    PromptConfig,
-    QuantizerConfig,
-    TowerConfig,
-)
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.training.clip import ClipPretraining

@@ -10,7 +10,7 @@ from tests.models.forms import FORMS
 from tests.training import pretrain_ranks, toys
 from tests.training.test_sharding import free_port
 from vilau.errors import ConfigError
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
 from vilau.training.pretrain import without_words_to_draw
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
 

@@ -24,7 +24,7 @@ from vilau.errors import ConfigError, DataError
 from vilau.models.interface import UnifiedModel
 from vilau.models.loading import load
 from vilau.models.questions import answers_about, clip_marks
-from vilau.models.vila_u.prompts import IMAGE_MARK
+from vilau.models.sequence.prompts import IMAGE_MARK
 
 MODEL_ID = "vilau"
 MAX_NEW_TOKENS = 128

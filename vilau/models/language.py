@@ -11,6 +11,7 @@ from vilau.errors import ConfigError
 from vilau.layers.attention import LEAN, attention_name
 from vilau.layers.lean_llama import use_lean_layers
 from vilau.models.pretrained import load_pretrained, pretrained_config
+from vilau.models.sequence.config import NULL_TOKEN
 from vilau.models.sizes import PUBLISHED_LANGUAGES, SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import building_on_meta
 from vilau.models.tokenizers import load_tokenizer
@@ -140,3 +141,18 @@ def enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
     with torch.no_grad():
         for table in (model.model.embed_tokens, model.lm_head):
             table.weight[old:] = table.weight[:old].mean(dim=0)
+
+
+def with_null_token(
+    model: LlamaForCausalLM, words: Any, config: LanguageConfig
+) -> tuple[Any, LanguageConfig]:
+    """Give a language model the token ``<null>``, whose row of the table is the learned null embedding.
+
+    Returns the enlarged tokenizer and config.
+    """
+    if isinstance(words, MetaTokenizer):
+        words = MetaTokenizer(len(words) + 1)
+    else:
+        words.add_tokens([NULL_TOKEN], special_tokens=True)
+    enlarge_vocabulary(model, len(words))
+    return words, replace(config, vocab_size=model.config.vocab_size)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vilau.errors import DataError
 from vilau.models.interface import UnifiedModel
-from vilau.models.vila_u.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START, without_marks
+from vilau.models.sequence.prompts import IMAGE_MARK, VIDEO_END, VIDEO_START, without_marks
 from vilau.types import LETTERS
 
 

@@ -14,8 +14,9 @@ from vilau.layers.pixels import to_uint8
 from vilau.layers.ranks import many_ranks
 from vilau.models.interface import LossTerms
 from vilau.models.loading import load_tower
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import LanguageConfig
-from vilau.models.vila_u.config import HeadConfig, PromptConfig
+from vilau.models.vila_u.config import HeadConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import TrainingModule, given
 from vilau.training.code_checks import check_codes

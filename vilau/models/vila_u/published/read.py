@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from vilau.errors import CheckpointError
+from vilau.models.sequence.prompts import IMAGE_END, IMAGE_START, VIDEO_END, VIDEO_START
 from vilau.models.sizes import LanguageConfig
 from vilau.models.storage import CONFIG_FILE, building_on_meta, read_json
 from vilau.models.tokenizers import load_tokenizer
 from vilau.models.vila_u.model import VilaU
-from vilau.models.vila_u.prompts import IMAGE_END, IMAGE_START, VIDEO_END, VIDEO_START
 from vilau.models.vila_u.published.names import (
     CODEBOOKS,
     HEAD,

@@ -19,16 +19,11 @@ from transformers import LlamaConfig
 
 from vilau.errors import CheckpointError, ConfigError
 from vilau.models.pretrained import built_config
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.siglip import named_sizes
 from vilau.models.sizes import PUBLISHED_SIGLIPS, LanguageConfig, SiglipSizes
 from vilau.models.storage import CONFIG_FILE, read_json
-from vilau.models.vila_u.config import (
-    DecoderConfig,
-    HeadConfig,
-    PromptConfig,
-    QuantizerConfig,
-    TowerConfig,
-)
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
 from vilau.models.vila_u.published.names import BOOK, CODEBOOKS, HEAD, TOWER
 
 EXTRA = "vilau"

@@ -8,19 +8,14 @@ checkpoint's own config.json says what it really holds.
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import (
     PUBLISHED_LANGUAGES,
     PUBLISHED_SIGLIPS,
     SPECIAL_TOKENS,
     LanguageConfig,
 )
-from vilau.models.vila_u.config import (
-    DecoderConfig,
-    HeadConfig,
-    PromptConfig,
-    QuantizerConfig,
-    TowerConfig,
-)
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
 
 
 @dataclass(frozen=True)

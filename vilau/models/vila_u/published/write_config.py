@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import LanguageConfig, SiglipSizes
-from vilau.models.vila_u.config import DecoderConfig, HeadConfig, PromptConfig, QuantizerConfig
+from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.published.read import MARKS, PROJECTOR_TYPE, ROOT_TYPE, TOWER_TYPE
 from vilau.models.vila_u.published.read_config import EXTRA

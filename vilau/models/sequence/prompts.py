@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from vilau.errors import DataError
-from vilau.models.vila_u.config import PromptConfig
+from vilau.models.sequence.config import PromptConfig
 from vilau.types import Document, ImageSegment, Segment, TextSegment, VideoSegment
 
 IMAGE_MARK = "<image>"

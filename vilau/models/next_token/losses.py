@@ -1,6 +1,6 @@
-"""The next-token losses of VILA-U: text and codes (section 3.2, eq. 3-4; reference 3.4).
+"""Next-token losses over text and codes (VILA-U section 3.2, eq. 3-4; Liquid section 3.3).
 
-B rows, T tokens, N images, n drawn images, P positions, D residual depth, Z code width, E language-model width.
+B rows, T tokens, N images, n drawn images, P positions, D residual depth, E language-model width.
 """
 
 import torch
@@ -12,9 +12,9 @@ from vilau.layers.attention import LEAN
 from vilau.layers.isolation import WITH_MASK, isolating_arguments
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import LossTerms
-from vilau.models.vila_u.parts import Parts, embedded
-from vilau.models.vila_u.sequence import Layout
-from vilau.models.vila_u.tokenized import tokenized, with_stored_codes
+from vilau.models.next_token.parts import Parts, embedded
+from vilau.models.next_token.tokenized import all_tokenized
+from vilau.models.sequence.rows import Layout
 from vilau.types import MultimodalBatch
 
 
@@ -37,13 +37,13 @@ def cross_entropies(
     )
     for layout in layouts:
         _check_images(layout, batch.num_images)
-    codes_NPD, vectors_NPZ = _tokenized(model, batch)
+    images = all_tokenized(model, batch.images, batch.codes)
     terms = LossTerms(dropped=layouts[0].dropped, cut=layouts[0].cut)
     for layout in layouts:
         here = layout.to(model.device)
-        hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
+        hidden_BTE = _states(model, here, embedded(model, here, images))
         _add_text(terms, model, here, hidden_BTE)
-        _add_visual(terms, model, here, hidden_BTE, codes_NPD)
+        _add_visual(terms, model, here, hidden_BTE, images.codes)
     return terms
 
 
@@ -57,7 +57,7 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     shared = model.language.model.config._attn_implementation in WITH_MASK
     (layout,) = model.sequence.lay_out_in(1, batch.documents, share_images=shared)
     _check_images(layout, batch.num_images)
-    _, vectors_NPZ = _tokenized(model, batch)
+    images = all_tokenized(model, batch.images, batch.codes)
     if layout.dropped or layout.cut:
         raise DataError(
             "a text to be weighed does not fit the language model's max_length of "
@@ -67,7 +67,7 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     owners = _last_answers(here)
     weighed = owners >= 0
     owners, rows, columns = owners[weighed], here.text_rows[weighed], here.text_columns[weighed]
-    hidden_BTE = _states(model, here, embedded(model, here, vectors_NPZ))
+    hidden_BTE = _states(model, here, embedded(model, here, images))
     finite = FiniteLogits()
     logits = finite(model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1]))
     finite.check()
@@ -132,13 +132,6 @@ def _sources(layout: Layout) -> Tensor:
     return torch.cat([layout.text_rows * T + layout.text_columns - 1, places_nP.flatten()])
 
 
-def _tokenized(model: Parts, batch: MultimodalBatch) -> tuple[Tensor, Tensor]:
-    """Codes ``(N, P, D)`` and vectors ``(N, P, Z)`` of a batch's images."""
-    if batch.codes is not None:
-        return with_stored_codes(model.tokenizer, batch.codes, batch.images)
-    return tokenized(model.tokenizer, batch.images)
-
-
 def _add_text(terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor) -> None:
     rows, columns = layout.text_rows, layout.text_columns
     logits = model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1])
@@ -151,11 +144,9 @@ def _add_visual(
 ) -> None:
     chosen = layout.span_targets
     if not chosen.any():  # one made-up position that weighs nothing, for the head's weights
-        codes = codes_NPD.new_zeros(1, 1, model.head.depth)
-        terms.add("visual", 0.0 * model.head(hidden_BTE[:1, :1], codes).float().sum(), 0)
+        codes = codes_NPD.new_zeros(1, 1, model.tokenizer.spec.depth)
+        terms.add("visual", 0.0 * model.visual_loss(hidden_BTE[:1, :1], codes), 0)
         return
     codes_nPD = codes_NPD[layout.span_images[chosen]]
     sources_nPE = hidden_BTE[layout.span_rows[chosen, None], layout.span_sources[chosen]]
-    logits = model.head(sources_nPE, codes_nPD)
-    loss = F.cross_entropy(logits.float().flatten(0, 2), codes_nPD.flatten(), reduction="sum")
-    terms.add("visual", loss, codes_nPD.numel())
+    terms.add("visual", model.visual_loss(sources_nPE, codes_nPD), codes_nPD.numel())

@@ -12,9 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from vilau.errors import ConfigError, DataError
-from vilau.models.sizes import SPECIAL_TOKENS
-from vilau.models.vila_u.config import PromptConfig
-from vilau.models.vila_u.prompts import (
+from vilau.models.sequence.config import PromptConfig
+from vilau.models.sequence.prompts import (
     IMAGE_END,
     IMAGE_START,
     VIDEO_END,
@@ -29,7 +28,8 @@ from vilau.models.vila_u.prompts import (
     open_turns,
     turns,
 )
-from vilau.models.vila_u.rows import Layout, Row, packed, padded, sharing, similar
+from vilau.models.sequence.rows import Layout, Row, packed, padded, sharing, similar
+from vilau.models.sizes import SPECIAL_TOKENS
 from vilau.types import Document, ImageSegment, Segment, TextSegment
 
 
