@@ -11,18 +11,22 @@ from vilau.layers.pixels import to_float
 from vilau.models.next_token.drawing import draw_codes
 from vilau.models.next_token.parts import embedded
 from vilau.models.sequence.prompts import chat_segments
+from vilau.models.vila_u.model import VilaU
 
 PROMPTS = ["a red circle", "a green star left of two squares"]
 
 
-@pytest.fixture(scope="module")
-def model():
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def model(request):
     """A model whose pictures depend on the prompt, unlike a freshly made one's."""
-    made = tiny.vila_u(max_length=256)
+    made = tiny.FAMILIES[request.param](max_length=256)
     with torch.no_grad():
-        made.head.classifier.weight *= 20
-        for part in (made.head.hidden_projection, made.language.model.embed_tokens):
-            part.weight *= 3
+        if isinstance(made, VilaU):
+            made.head.classifier.weight *= 20
+            made.head.hidden_projection.weight *= 3
+        else:
+            made.language.lm_head.weight[made.code_offset :] *= 20
+        made.language.model.embed_tokens.weight *= 3
     return made
 
 
@@ -50,7 +54,7 @@ def test_cached_logits_of_codes_are_those_of_a_full_forward(model):
         codes = draw_codes(
             model, PROMPTS, num_positions=16, guidance=Guidance(scale), choose=choose, seeds=[0, 1]
         )
-        cached = torch.stack(heard, dim=1).unflatten(1, (16, 3))
+        cached = torch.stack(heard, dim=1).unflatten(1, (16, -1))
         for row, prompt in enumerate(PROMPTS):
             with_words, without = (_full_logits(model, text, codes[row]) for text in (prompt, ""))
             expected = without + scale * (with_words - without)
@@ -63,22 +67,21 @@ def _full_logits(model, prompt, codes):
     words = model.language.model.embed_tokens(row.ids)
     inputs = torch.cat([words, visual[:, :-1]], dim=1)
     hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[:, -len(codes) :]
-    return model.head(hidden, codes[None])[0]
+    if isinstance(model, VilaU):
+        return model.head(hidden, codes[None])[0]
+    return model.language.lm_head(hidden)[0, :, None, model.code_offset :]
 
 
 @torch.no_grad()
-def test_cached_logits_of_words_are_those_of_a_full_forward(model):
-    heard = []
-    hook = model.language.lm_head.register_forward_hook(lambda m, i, out: heard.append(out))
+def test_cached_logits_of_words_are_those_of_a_full_forward(model, monkeypatch):
+    heard, word_logits = [], model.word_logits
+    monkeypatch.setattr(model, "word_logits", lambda h: heard.append(word_logits(h)) or heard[-1])
     image = to_float(tiny.images(1))
-    try:
-        model.generate_text(image, "what", max_new_tokens=4)
-    finally:
-        hook.remove()
+    model.generate_text(image, "what", max_new_tokens=4)
     row = model.sequence.answer_prompts([chat_segments("what", [0], bare=False)])
     inputs = embedded(model, row, model.encode(image))
     for logits in heard:
-        full = model.language(inputs_embeds=inputs).logits[:, -1]
+        full = model.language(inputs_embeds=inputs).logits[:, -1, : len(model.words)]
         torch.testing.assert_close(logits.flatten(), full.flatten(), rtol=1e-4, atol=1e-4)
         added = model.language.model.embed_tokens(full.argmax(dim=-1, keepdim=True))
         inputs = torch.cat([inputs, added], dim=1)
@@ -119,9 +122,10 @@ def test_an_answer_ends_where_its_own_room_does(model):
         model.answer(images, ["what", "how many " * 120], max_new_tokens=5)
 
 
+@pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_logits_that_are_no_numbers_are_one_sentence(temperature):
-    broken = tiny.vila_u()
+def test_logits_that_are_no_numbers_are_one_sentence(family, temperature):
+    broken = tiny.FAMILIES[family]()
     with torch.no_grad():
         broken.language.model.norm.weight.fill_(float("nan"))
     for call in (broken.generate_images, lambda *a, **k: broken.generate_text(None, *a, **k)):

@@ -13,7 +13,7 @@ from vilau.layers.pixels import to_float
 from vilau.models.questions import likeliest_letters
 from vilau.models.sequence.config import NULL_TOKEN, PromptConfig
 from vilau.models.vila_u.model import VilaU
-from vilau.training.pretrain import without_words_to_draw
+from vilau.training.language import without_words_to_draw
 
 
 def guided_argmax(model, prompt, image, scales, negative=""):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vilau.models.liquid.config import TokenizerConfig
+from vilau.models.liquid.model import Liquid
+from vilau.models.liquid.tokenizer import VQGAN
+from vilau.models.next_token.model import NextTokenModel
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import WORLD_TOKENIZER, LanguageConfig, SiglipSizes
 from vilau.models.tokenizers import load_tokenizer
@@ -44,11 +49,11 @@ def decoder(**changes: Any) -> DecoderConfig:
     return DecoderConfig(**{**settings, **changes})
 
 
-def tower(seed: int = 0, **changes: Any) -> VisionTower:
+def tower(seed: int = 0, depth: int = 3, **changes: Any) -> VisionTower:
     """A random tower in evaluation mode, with a codebook that its features really use."""
     torch.manual_seed(seed)
     siglip = sizes(**changes)
-    built = VisionTower(TowerConfig(dict(vars(siglip)), quantizer(), decoder()))
+    built = VisionTower(TowerConfig(dict(vars(siglip)), quantizer(depth=depth), decoder()))
     with torch.no_grad():
         features = built.features(torch.rand(8, 3, SIDE, SIDE) * 2 - 1).flatten(0, 1)
         book = built.quantizer.codebook
@@ -75,6 +80,30 @@ def vila_u(seed: int = 0, prompt: PromptConfig = PROMPT, **changes: Any) -> Vila
     """A random model in evaluation mode."""
     torch.manual_seed(seed)
     return VilaU.start(tower(seed), language(**changes), head(), prompt).eval()
+
+
+def vqgan(seed: int = 0, **changes: Any) -> VQGAN:
+    """A random image tokenizer of one code a position, with codes that its features really use."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "image_size": SIDE, "channels": 8, "multipliers": (1, 1, 2), "num_res_blocks": 1, "z_channels": 8,
+        "embed_dim": 8, "codebook_size": 24, "norm_groups": 4,
+    }  # fmt: skip
+    built = VQGAN(TokenizerConfig(**{**settings, **changes})).eval()
+    with torch.no_grad():
+        pictures = torch.rand(8, 3, built.spec.image_size, built.spec.image_size) * 2 - 1
+        found = built.quant_conv(built.encoder(pictures)).permute(0, 2, 3, 1).flatten(0, 2)
+        built.codebook.weight.copy_(found[torch.randperm(len(found))[: len(built.codebook.weight)]])
+    return built
+
+
+def liquid(seed: int = 0, prompt: PromptConfig = PROMPT, **changes: Any) -> Liquid:
+    """A random model in evaluation mode."""
+    torch.manual_seed(seed)
+    return Liquid.start(vqgan(seed), language(**changes), prompt).eval()
+
+
+FAMILIES: dict[str, Callable[..., NextTokenModel]] = {"vila_u": vila_u, "liquid": liquid}
 
 
 def images(count: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tests.models.forms import forms_batch
 from tests.training import toys
-from vilau.training.pretrain import LanguageTraining
+from vilau.training.language import LanguageTraining
 from vilau.types import Document, ImageSegment, MultimodalBatch, VideoSegment
 
 PARTS = [

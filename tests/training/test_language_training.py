@@ -9,7 +9,8 @@ from vilau.layers.pixels import to_float, to_uint8
 from vilau.models.vila_u.model import VilaU
 from vilau.training.evaluate import Evaluation
 from vilau.training.finetune import SupervisedFineTuning
-from vilau.training.pretrain import MultimodalPretraining, without_words_to_draw
+from vilau.training.language import without_words_to_draw
+from vilau.training.pretrain import MultimodalPretraining
 from vilau.types import (
     AnswerOutput,
     Document,

@@ -11,7 +11,7 @@ from tests.training import pretrain_ranks, toys
 from tests.training.test_sharding import free_port
 from vilau.errors import ConfigError
 from vilau.models.sequence.config import PromptConfig
-from vilau.training.pretrain import without_words_to_draw
+from vilau.training.language import without_words_to_draw
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
 
 PARTS = pretrain_ranks.PARTS
@@ -265,7 +265,7 @@ def test_ranks_ask_one_another_about_documents_only_where_totals_are_logged(tmp_
         asked.append(counts)
         return {name: 2 * count for name, count in counts.items()}
 
-    monkeypatch.setattr("vilau.training.pretrain.many_ranks", lambda: True)
+    monkeypatch.setattr("vilau.training.language.many_ranks", lambda: True)
     monkeypatch.setattr("vilau.training.document_counts.over_ranks", twice)
     module = narrow(tmp_path)
     module.on_load_checkpoint({"documents": {"documents": 100, "dropped": 10, "cut": 1}})

@@ -152,6 +152,7 @@ MODULES: dict[str, Callable[[Config], Work]] = {
     "vilau.training.ablations.contrastive.ContrastiveAblation": tower_work,
     "vilau.training.ablations.residual_depth.ResidualDepthAblation": tower_work,
     "vilau.training.pretrain.MultimodalPretraining": _language,
+    "vilau.training.pretrain.LiquidPretraining": _language,
     "vilau.training.finetune.SupervisedFineTuning": _language,
     "vilau.training.evaluate.Evaluation": _evaluation,
     "vilau.training.ablations.guidance.GuidanceSweep": _evaluation,

@@ -20,6 +20,8 @@ from vilau.costs.config import (
 )
 from vilau.costs.counts import Count, TowerCount
 from vilau.models.encoders.names import RANDOM, known_sizes
+from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
+from vilau.models.liquid.config import KIND as LIQUID
 from vilau.models.sizes import (
     PUBLISHED_LANGUAGES,
     SIGLIP,
@@ -36,13 +38,14 @@ from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfi
 
 @dataclass(frozen=True)
 class Unified:
-    """Sizes of a VILA-U model."""
+    """Sizes of a model of either family."""
 
     sizes: SiglipSizes
     quantizer: QuantizerConfig
     decoder: DecoderConfig
     language: LanguageConfig
-    head: HeadConfig
+    head: HeadConfig | None
+    """The depth transformer; None where codes have rows in the vocabulary (Liquid), which ``language`` counts."""
 
     @property
     def tower(self) -> TowerCount:
@@ -63,6 +66,9 @@ class Unified:
         """Count a row of ``tokens`` tokens with ``images`` that predicts ``targets`` words and ``drawn`` positions."""
         width, code_width = self.language.hidden_size, self.sizes.hidden_size
         body, logits = counts.language_model(self.language, tokens)
+        if self.head is None:
+            predicted = targets + drawn
+            return body + Count(0, predicted * logits.flops, predicted * 2 * logits.kept)
         head = counts.depth_transformer(
             self.head, self.quantizer, code_width=code_width, width=width, positions=drawn
         )
@@ -129,13 +135,11 @@ def _started(sizes: SiglipSizes, start: Config) -> SiglipSizes:
 def unified(config: Config) -> Unified:
     """Return the sizes of the model that a language stage trains or an evaluation loads."""
     args = arguments(config, "model")
-    if not class_of(config, "model").endswith("MultimodalPretraining"):
+    family = class_of(config, "model")
+    if not family.endswith(("MultimodalPretraining", "LiquidPretraining")):
         source = config["inputs"].get("model.checkpoint")
-        if source is not None:
-            return unified(nested(source))
-        saved = _folder_config(args.get("checkpoint"))
-        language = LanguageConfig(**saved["language"])
-        return Unified(*_saved_tower(saved), language, HeadConfig(**saved["head"]))
+        return _saved(args.get("checkpoint")) if source is None else unified(nested(source))
+    liquid = family.endswith("LiquidPretraining")
     source = config["inputs"].get("model.tower_checkpoint")
     tower = (
         _saved_tower(_folder_config(args.get("tower_checkpoint")))
@@ -148,14 +152,27 @@ def unified(config: Config) -> Unified:
             raise UnknownSizesError
         language = dataclasses.replace(language, **PUBLISHED_LANGUAGES[language.pretrained])
     learned = (args.get("prompt") or {}).get("null") == "learned"  # one more token
-    language = dataclasses.replace(
-        language, vocab_size=_num_words(language.tokenizer) + int(learned)
-    )
-    return Unified(*tower, language, filled(HeadConfig, args.get("head")))
+    words = _num_words(language.tokenizer) + int(learned)
+    codes = tower[1].codebook_size if liquid else 0
+    language = dataclasses.replace(language, vocab_size=words + codes)
+    return Unified(*tower, language, None if liquid else filled(HeadConfig, args.get("head")))
+
+
+def _saved(folder: str | None) -> Unified:
+    """Return the sizes of a model in a folder."""
+    saved = _folder_config(folder)
+    language = LanguageConfig(**saved["language"])
+    if saved["kind"] == LIQUID and folder is not None:
+        return Unified(
+            *_saved_tower(_folder_config(f"{folder}/{IMAGE_TOKENIZER_FOLDER}")), language, None
+        )
+    return Unified(*_saved_tower(saved), language, HeadConfig(**saved["head"]))
 
 
 def _saved_tower(saved: Config) -> tuple[SiglipSizes, QuantizerConfig, DecoderConfig]:
-    tower = saved["tower"]
+    tower = saved.get("tower")
+    if tower is None:  # another image tokenizer
+        raise UnknownSizesError
     return (
         _countable(SiglipSizes(**tower["siglip"])),
         QuantizerConfig(**tower["quantizer"]),

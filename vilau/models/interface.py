@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +53,10 @@ class VisualTokenizer(nn.Module, ABC):
         Computed from tensors and settings: the same for a tokenizer alone and inside a model, on every device, and
         after it was saved again.
         """
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write what ``vilau.load_tokenizer`` opens; of several processes all call it."""
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tensor:
@@ -140,6 +146,16 @@ class UnifiedModel(nn.Module, ABC):
     """
 
     tokenizer: VisualTokenizer
+    joint_loss: ClassVar[bool] = False
+    """Whether the loss is one mean over all predictions (Liquid's), not one mean over words and one over codes."""
+
+    @abstractmethod
+    def save(self, folder: str | Path) -> None:
+        """Write what ``vilau.load`` opens; of several processes all call it."""
+
+    @abstractmethod
+    def blocks_to_shard(self) -> list[nn.Module]:
+        """Return the blocks that a sharding strategy gathers one after another."""
 
     @abstractmethod
     def losses(

@@ -156,3 +156,21 @@ def with_null_token(
         words.add_tokens([NULL_TOKEN], special_tokens=True)
     enlarge_vocabulary(model, len(words))
     return words, replace(config, vocab_size=model.config.vocab_size)
+
+
+def add_code_rows(
+    model: LlamaForCausalLM, count: int, config: LanguageConfig
+) -> tuple[int, LanguageConfig]:
+    """Give a language model rows for ``count`` codes behind all that it has; return the first, and the config.
+
+    New rows are drawn around the mean of the old ones with their deviation, entry by entry. (Liquid's release draws
+    them with almost no deviation: at first all codes are the same to it.)
+    """
+    first = model.config.vocab_size
+    model.resize_token_embeddings(first + count, mean_resizing=False)
+    tables = {id(t.weight): t.weight for t in (model.model.embed_tokens, model.lm_head)}
+    with torch.no_grad():
+        for weight in tables.values():  # one, where they are tied
+            mean, deviation = weight[:first].mean(dim=0), weight[:first].std(dim=0)
+            weight[first:] = mean + deviation * torch.randn_like(weight[first:])
+    return first, replace(config, vocab_size=first + count)

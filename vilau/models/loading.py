@@ -8,8 +8,11 @@ import torch
 from vilau.errors import CheckpointError, ConfigError
 from vilau.models.hub_cache import cached_folder
 from vilau.models.interface import UnifiedModel, VisualTokenizer
+from vilau.models.liquid import config as liquid_config
 from vilau.models.liquid import published as liquid_published
 from vilau.models.liquid import tokenizer as liquid
+from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
+from vilau.models.liquid.model import Liquid
 from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
 from vilau.models.vargpt import published as vargpt_published
 from vilau.models.vargpt import tokenizer as vargpt
@@ -69,6 +72,10 @@ def load(
         return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
     if kind == ROOT_TYPE:
         return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    if kind == liquid_config.KIND:
+        options: Any = {"device": device, "dtype": dtype, "allow_pickle": allow_pickle}
+        tokenizer = load_tokenizer(folder / IMAGE_TOKENIZER_FOLDER, **options)
+        return Liquid.load(folder, tokenizer, **options).eval()
     opener = {
         **dict.fromkeys(TOWER_KINDS, "load_tower"),
         **dict.fromkeys(TOKENIZER_KINDS, "load_tokenizer"),
@@ -95,6 +102,9 @@ def load_tower(
     folder = _opened(path)
     _check_dtype(dtype)
     kind = _kind(folder)
+    if kind == liquid_config.KIND:
+        folder = folder / IMAGE_TOKENIZER_FOLDER
+        kind = _kind(folder)
     if kind == ROOT_TYPE:
         folder, kind = folder / TOWER_FOLDER, TOWER_TYPE
     if kind == TOWER_TYPE:
@@ -152,6 +162,9 @@ def load_tokenizer(
     folder = _opened(path)
     _check_dtype(dtype)
     kind = _kind(folder)
+    if kind == liquid_config.KIND:
+        folder = folder / IMAGE_TOKENIZER_FOLDER
+        kind = _kind(folder)
     if kind == liquid.KIND:
         return liquid.VQGAN.load(folder, allow_pickle=allow_pickle, **options).eval()
     if kind == vargpt.KIND:

@@ -3,15 +3,15 @@
 import torch
 
 from vilau.models.loading import load
-from vilau.models.vila_u.model import VilaU
+from vilau.models.next_token.model import NextTokenModel
 from vilau.training.base import given
+from vilau.training.language import LanguageTraining
 from vilau.training.optimizers import OptimizerConfig
-from vilau.training.pretrain import LanguageTraining
 from vilau.training.step_counts import LossAverage
 
 
 class SupervisedFineTuning(LanguageTraining):
-    """Go on from a pretrained model; the tower stays frozen."""
+    """Go on from a pretrained model; what makes its codes stays frozen."""
 
     def __init__(
         self,
@@ -51,5 +51,5 @@ class SupervisedFineTuning(LanguageTraining):
             optimizer=optimizer,
         )
         model = load(checkpoint, dtype=torch.float32)
-        assert isinstance(model, VilaU)  # the only family that load knows
+        assert isinstance(model, NextTokenModel)  # as all that load opens are
         self.model = model.train()

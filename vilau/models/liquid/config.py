@@ -1,8 +1,16 @@
-"""Sizes of Liquid's image tokenizer. Defaults are those of Chameleon's VQGAN at 512 pixels (reference B1)."""
+"""Sizes of Liquid's image tokenizer, and how a model is kept; free of torch.
+
+Defaults are those of Chameleon's VQGAN at 512 pixels (reference B1).
+"""
 
 from dataclasses import dataclass
 
 from vilau.models.conv_sizes import ConvTokenizerConfig, check_counts
+
+KIND = "liquid"
+"""What ``config.json`` calls a model."""
+IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
+"""Where a saved model keeps the tokenizer of its images, which ``vilau.load_tokenizer`` opens."""
 
 
 @dataclass(kw_only=True)

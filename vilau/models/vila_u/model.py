@@ -132,6 +132,16 @@ class VilaU(NextTokenModel):
         words = None if isinstance(self.words, MetaTokenizer) else self.words
         save_folder(folder, kind=KIND, config=config, module=self, tokenizer=words)
 
+    def blocks_to_shard(self) -> list[nn.Module]:
+        """The blocks of the language model, the depth transformer and the frozen tower."""
+        siglip = self.tokenizer.siglip
+        return [
+            *self.language.model.layers,
+            *self.head.blocks,
+            *siglip.vision_model.encoder.layers,
+            *siglip.text_model.encoder.layers,
+        ]
+
     # ---------------------------------------------------------------- training
 
     def standardise_codes(self, images: Tensor, codes: Tensor | None = None) -> None:
