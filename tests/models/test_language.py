@@ -90,12 +90,14 @@ def test_shapes_of_a_local_folder_are_built_on_the_meta_device(pretrained):
 
 
 def test_weights_that_are_nowhere(tmp_path):
-    with pytest.raises(CheckpointError, match="llama weights .*nowhere are neither a local folder"):
+    with pytest.raises(
+        CheckpointError, match="llama or gemma weights .*nowhere are neither a local folder"
+    ):
         start(str(tmp_path / "nowhere"))
 
 
 def test_another_architecture_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="describes a siglip, but a llama is needed"):
+    with pytest.raises(CheckpointError, match="describes a siglip, but a llama or gemma is needed"):
         start(tiny.siglip_folder(tmp_path / "siglip"))
 
 

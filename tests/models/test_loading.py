@@ -92,7 +92,7 @@ def sentence(loader, path, **settings) -> str:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"model_type": "llama"}, "describes a llama, but a "),
+        ({"model_type": "llama"}, "describes a llama, "),
         ({"model_type": "clip"}, "describes a clip, but a "),
         ({"kind": "siglip"}, "describes a siglip, but a "),
         ({}, "describes a model of unknown kind, but a "),

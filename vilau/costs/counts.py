@@ -255,18 +255,20 @@ def perceptual(image_size: int) -> Count:
 
 
 def language_model(config: LanguageConfig, tokens: int) -> tuple[Count, Count]:
-    """Count a LLaMA's body over ``tokens`` tokens, and its output layer for one token.
+    """Count a language model's body over ``tokens`` tokens, and its output layer for one token.
 
     Attention is causal: half of the products of full attention.
     """
     E, M = config.hidden_size, config.mlp_size
-    heads = config.extra.get("num_key_value_heads", config.num_heads)
-    narrow = E // config.num_heads * heads
+    head = config.extra.get("head_dim") or E // config.num_heads
+    wide = config.num_heads * head
+    narrow = config.extra.get("num_key_value_heads", config.num_heads) * head
     layer = (
         norm(tokens, E, bias=False).times(2)
-        + linear(tokens, E, E, bias=False).times(2)
+        + linear(tokens, E, wide, bias=False)
+        + linear(tokens, wide, E, bias=False)
         + linear(tokens, E, narrow, bias=False).times(2)
-        + Count(0, 2 * tokens**2 * E, tokens * E)
+        + Count(0, 2 * tokens**2 * wide, tokens * wide)
         + linear(tokens, E, M, bias=False).times(2)
         + Count(0, 0, 2 * tokens * M)
         + linear(tokens, M, E, bias=False)

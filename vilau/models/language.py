@@ -1,20 +1,28 @@
-"""LLaMA-style language models from transformers: load, build small, enlarge the vocabulary."""
+"""Language models from transformers, LLaMA's and Gemma's: load, build small, enlarge the vocabulary."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    GemmaForCausalLM,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+)
 
 from vilau.errors import ConfigError
 from vilau.layers.attention import LEAN, attention_name
 from vilau.layers.lean_llama import use_lean_layers
-from vilau.models.pretrained import load_pretrained, pretrained_config
+from vilau.models.pretrained import load_pretrained, pretrained_config, pretrained_kind
 from vilau.models.sequence.config import NULL_TOKEN
 from vilau.models.sizes import PUBLISHED_LANGUAGES, SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import building_on_meta
 from vilau.models.tokenizers import load_tokenizer
+
+CausalLM = LlamaForCausalLM | GemmaForCausalLM
+CLASSES: dict[str, type[CausalLM]] = {"llama": LlamaForCausalLM, "gemma": GemmaForCausalLM}
 
 
 class MetaTokenizer:
@@ -27,23 +35,29 @@ class MetaTokenizer:
         return self.size
 
 
-def text_tokenizer(config: LanguageConfig) -> PreTrainedTokenizerBase | MetaTokenizer:
-    """Load the tokenizer and make sure it has the image and video marks.
+def text_tokenizer(
+    config: LanguageConfig, marks: Sequence[str] = SPECIAL_TOKENS
+) -> PreTrainedTokenizerBase | MetaTokenizer:
+    """Load the tokenizer and make sure it has the marks of images and videos.
 
     On the meta device a published tokenizer is replaced by its size: no network is asked for it.
     """
     known = PUBLISHED_LANGUAGES.get(config.tokenizer)
     if building_on_meta() and known and not Path(config.tokenizer).exists():
-        return MetaTokenizer(known["vocab_size"] + len(SPECIAL_TOKENS))
+        return MetaTokenizer(known["vocab_size"] + len(marks))
     tokenizer = load_tokenizer(config.tokenizer, download=True)
-    missing = [t for t in SPECIAL_TOKENS if t not in tokenizer.get_vocab()]
+    missing = [t for t in marks if t not in tokenizer.get_vocab()]
     tokenizer.add_tokens(missing, special_tokens=True)
     return tokenizer
 
 
-def build_language_model(config: LanguageConfig) -> LlamaForCausalLM:
-    """Build a random LLaMA of the config's sizes."""
-    llama = LlamaConfig(
+def build_language_model(config: LanguageConfig) -> CausalLM:
+    """Build a random language model of the config's sizes."""
+    kind = CLASSES[config.architecture]
+    config_class: Any = kind.config_class
+    # Gemma's heads are of one width whatever the model's, unless they are told.
+    width = {"head_dim": config.hidden_size // config.num_heads} if kind is GemmaForCausalLM else {}
+    sizes = config_class(
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,
         num_attention_heads=config.num_heads,
@@ -51,14 +65,19 @@ def build_language_model(config: LanguageConfig) -> LlamaForCausalLM:
         vocab_size=config.vocab_size,
         max_position_embeddings=config.max_length,
         tie_word_embeddings=config.tie_embeddings,
-        **{"num_key_value_heads": config.num_heads, **_rope(config), **config.extra},
+        **{"num_key_value_heads": config.num_heads, **width, **_rope(config), **config.extra},
     )
-    llama._attn_implementation = attention_name(config.attention)
-    return _in_its_way(LlamaForCausalLM(llama), config)
+    sizes._attn_implementation = attention_name(config.attention)
+    return _in_its_way(kind(sizes), config)
 
 
-def _in_its_way(model: LlamaForCausalLM, config: LanguageConfig) -> LlamaForCausalLM:
+def _in_its_way(model: CausalLM, config: LanguageConfig) -> CausalLM:
     if config.attention == LEAN:
+        if not isinstance(model, LlamaForCausalLM):
+            raise ConfigError(
+                f"language.attention is lean, which computes LLaMA's blocks, not {model.config.model_type}'s; "
+                "write sdpa."
+            )
         use_lean_layers(model)
     return model
 
@@ -77,14 +96,14 @@ def _rope(config: LanguageConfig) -> dict[str, Any]:
 
 
 def start_language_model(
-    config: LanguageConfig,
-) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase | MetaTokenizer, LanguageConfig]:
-    """Load or build the language model with a vocabulary that holds the special tokens.
+    config: LanguageConfig, marks: Sequence[str] = SPECIAL_TOKENS
+) -> tuple[CausalLM, PreTrainedTokenizerBase | MetaTokenizer, LanguageConfig]:
+    """Load or build the language model with a vocabulary that holds the special tokens ``marks``.
 
     New embedding rows are the mean of the old ones (VILA-U's start). Returns the model, its tokenizer and
     the config with every size filled in.
     """
-    tokenizer, source = text_tokenizer(config), config.pretrained
+    tokenizer, source = text_tokenizer(config, marks), config.pretrained
     if source is not None and config.extra:
         raise ConfigError(
             f"model.language.extra is {config.extra}, but {source} comes with all that it would set; leave it out, or "
@@ -97,23 +116,23 @@ def start_language_model(
         return build_language_model(config), tokenizer, config
     model = _load_language_model(source, config)
     enlarge_vocabulary(model, len(tokenizer))
-    return model, tokenizer, _described(model, config)
+    return model, tokenizer, described(model, config)
 
 
-def _load_language_model(source: str, config: LanguageConfig) -> LlamaForCausalLM:
-    llama = pretrained_config(LlamaForCausalLM, source)
+def _load_language_model(source: str, config: LanguageConfig) -> CausalLM:
+    kind = CLASSES[pretrained_kind(source, tuple(CLASSES))]
+    own = pretrained_config(kind, source)
     if config.rope_scaling_factor != 1.0:
-        llama.rope_parameters = {
+        own.rope_parameters = {
             "rope_type": "linear",
             "factor": config.rope_scaling_factor,
-            "rope_theta": llama.rope_parameters["rope_theta"],
+            "rope_theta": own.rope_parameters["rope_theta"],
         }
     attention = attention_name(config.attention)
-    model = load_pretrained(LlamaForCausalLM, source, attention=attention, config=llama)
-    return _in_its_way(model, config)
+    return _in_its_way(load_pretrained(kind, source, attention=attention, config=own), config)
 
 
-def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfig:
+def described(model: CausalLM, config: LanguageConfig) -> LanguageConfig:
     """Fill in everything that ``build_language_model`` needs to compute the same as ``model``."""
     found = model.config
     names = (
@@ -128,11 +147,12 @@ def _described(model: LlamaForCausalLM, config: LanguageConfig) -> LanguageConfi
         mlp_size=found.intermediate_size,
         vocab_size=found.vocab_size,
         tie_embeddings=found.tie_word_embeddings,
-        extra={name: getattr(found, name) for name in names},
+        extra={name: getattr(found, name) for name in names if hasattr(found, name)},
+        architecture=found.model_type,
     )
 
 
-def enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
+def enlarge_vocabulary(model: CausalLM, size: int) -> None:
     """Give a model rows for ``size`` tokens; new rows are the mean of the old ones."""
     old = model.config.vocab_size
     if size <= old:
@@ -144,22 +164,22 @@ def enlarge_vocabulary(model: LlamaForCausalLM, size: int) -> None:
 
 
 def with_null_token(
-    model: LlamaForCausalLM, words: Any, config: LanguageConfig
+    model: CausalLM, words: Any, config: LanguageConfig, *, name: str = NULL_TOKEN
 ) -> tuple[Any, LanguageConfig]:
-    """Give a language model the token ``<null>``, whose row of the table is the learned null embedding.
+    """Give a language model the token ``name``, whose row of the table is the learned null embedding.
 
     Returns the enlarged tokenizer and config.
     """
     if isinstance(words, MetaTokenizer):
         words = MetaTokenizer(len(words) + 1)
-    else:
-        words.add_tokens([NULL_TOKEN], special_tokens=True)
+    elif name not in words.get_vocab():
+        words.add_tokens([name], special_tokens=True)
     enlarge_vocabulary(model, len(words))
     return words, replace(config, vocab_size=model.config.vocab_size)
 
 
 def add_code_rows(
-    model: LlamaForCausalLM, count: int, config: LanguageConfig
+    model: CausalLM, count: int, config: LanguageConfig
 ) -> tuple[int, LanguageConfig]:
     """Give a language model rows for ``count`` codes behind all that it has; return the first, and the config.
 

@@ -13,6 +13,8 @@ from vilau.models.liquid import published as liquid_published
 from vilau.models.liquid import tokenizer as liquid
 from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
 from vilau.models.liquid.model import Liquid
+from vilau.models.liquid.published_model import KINDS as LIQUID_KINDS
+from vilau.models.liquid.published_model import load_published as load_published_liquid
 from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
 from vilau.models.vargpt import published as vargpt_published
 from vilau.models.vargpt import tokenizer as vargpt
@@ -35,6 +37,8 @@ RUN_FOLDER = "model"
 LAYOUTS = ("vila-u",)
 TOWER_KINDS = (tower.KIND, TOWER_TYPE)
 TOKENIZER_KINDS = (liquid.KIND, vargpt.KIND)
+LIQUIDS = (liquid_config.KIND, *LIQUID_KINDS)
+"""Ours, and what the language model of a published one may be."""
 WANTED = (
     "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json) or the "
     "`model` folder of a run"
@@ -55,7 +59,8 @@ def load(
     Args:
         path: the ``model`` folder of a pretraining or fine-tuning run (or the run's own), what ``save`` or
             ``export`` wrote, or a published VILA-U checkpoint: a folder, or its hub name if it lies
-            complete in the local cache. The network is never asked.
+            complete in the local cache. The network is never asked. A published Liquid is the folder of its
+            language model, with its image tokenizer in ``image_tokenizer/`` there.
         device: where to put it; default: the CPU.
         dtype: number format of the weights, e.g. ``torch.bfloat16``; default: as stored. Code vectors
             stay float32.
@@ -72,10 +77,8 @@ def load(
         return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
     if kind == ROOT_TYPE:
         return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
-    if kind == liquid_config.KIND:
-        options: Any = {"device": device, "dtype": dtype, "allow_pickle": allow_pickle}
-        tokenizer = load_tokenizer(folder / IMAGE_TOKENIZER_FOLDER, **options)
-        return Liquid.load(folder, tokenizer, **options).eval()
+    if kind in LIQUIDS:
+        return _load_liquid(folder, kind, device=device, dtype=dtype, allow_pickle=allow_pickle)
     opener = {
         **dict.fromkeys(TOWER_KINDS, "load_tower"),
         **dict.fromkeys(TOKENIZER_KINDS, "load_tokenizer"),
@@ -85,6 +88,20 @@ def load(
         f"{folder / CONFIG_FILE} describes a {kind or 'model of unknown kind'}, but a unified model is "
         f"needed here; {hint}{WANTED}."
     )
+
+
+def _load_liquid(folder: Path, kind: str, **options: Any) -> Liquid:
+    tokenizer = folder / IMAGE_TOKENIZER_FOLDER
+    if not tokenizer.is_dir():
+        raise CheckpointError(
+            f"{folder / CONFIG_FILE} describes a {kind}, which is a unified model if it is Liquid's, with its image "
+            f"tokenizer beside it; put that there (vilau convert vqgan.ckpt {tokenizer} --layout vilau "
+            f"--allow-pickle), or give {WANTED}."
+        )
+    opened = load_tokenizer(tokenizer, **options)
+    if kind == liquid_config.KIND:
+        return Liquid.load(folder, opened, **options).eval()
+    return load_published_liquid(folder, opened, **options)
 
 
 def load_tower(
@@ -102,9 +119,7 @@ def load_tower(
     folder = _opened(path)
     _check_dtype(dtype)
     kind = _kind(folder)
-    if kind == liquid_config.KIND:
-        folder = folder / IMAGE_TOKENIZER_FOLDER
-        kind = _kind(folder)
+    folder, kind = _own_tokenizer(folder, kind)
     if kind == ROOT_TYPE:
         folder, kind = folder / TOWER_FOLDER, TOWER_TYPE
     if kind == TOWER_TYPE:
@@ -162,9 +177,7 @@ def load_tokenizer(
     folder = _opened(path)
     _check_dtype(dtype)
     kind = _kind(folder)
-    if kind == liquid_config.KIND:
-        folder = folder / IMAGE_TOKENIZER_FOLDER
-        kind = _kind(folder)
+    folder, kind = _own_tokenizer(folder, kind)
     if kind == liquid.KIND:
         return liquid.VQGAN.load(folder, allow_pickle=allow_pickle, **options).eval()
     if kind == vargpt.KIND:
@@ -233,6 +246,14 @@ def _opened(path: str | Path) -> Path:
     if not (folder / CONFIG_FILE).is_file():
         raise CheckpointError(f"{folder} holds no {CONFIG_FILE}; give {WANTED}.")
     return folder
+
+
+def _own_tokenizer(folder: Path, kind: str) -> tuple[Path, str]:
+    """Step from a Liquid to its image tokenizer; anything else stays."""
+    inner = folder / IMAGE_TOKENIZER_FOLDER
+    if kind not in LIQUIDS or not (inner / CONFIG_FILE).is_file():
+        return folder, kind
+    return inner, _kind(inner)
 
 
 def _kind(folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Opening pretrained transformers models: complete, in float32, and never by pickle."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,24 +15,33 @@ Model = TypeVar("Model", bound=PreTrainedModel)
 Config = TypeVar("Config", bound=PretrainedConfig)
 
 
-def pretrained_config(model_class: type[PreTrainedModel], source: str) -> PretrainedConfig:
-    """Read the config of a folder or hub name and check that it is of ``model_class``'s kind.
+def pretrained_kind(source: str, kinds: Sequence[str]) -> str:
+    """Read which of some kinds of model a folder or hub name holds.
 
-    Raises ``CheckpointError``: transformers itself would build such a model from random weights.
+    Raises ``CheckpointError`` for another: transformers itself would build such a model from random weights.
     """
-    config_class: type[PretrainedConfig] = model_class.config_class  # type: ignore[assignment]
+    wanted = " or ".join(kinds)
     try:
-        local = Path(source).exists()
-        data, _ = config_class.get_config_dict(source, local_files_only=local)
-        found = data.get("model_type", data.get("kind"))
-        if found == config_class.model_type:
-            return config_class.from_pretrained(source, local_files_only=local)
+        data, _ = PretrainedConfig.get_config_dict(source, local_files_only=Path(source).exists())
     except (OSError, ValueError) as error:
-        raise _not_found(config_class.model_type, source, error) from None
+        raise _not_found(wanted, source, error) from None
+    found = data.get("model_type", data.get("kind"))
+    if found in kinds:
+        return str(found)
     raise CheckpointError(
-        f"{source} describes a {found or 'model of unknown kind'}, but a {config_class.model_type} "
-        f"is needed here; give the folder or hub name of {config_class.model_type} weights."
+        f"{source} describes a {found or 'model of unknown kind'}, but a {wanted} is needed here; give the folder or "
+        f"hub name of {wanted} weights."
     )
+
+
+def pretrained_config(model_class: type[PreTrainedModel], source: str) -> PretrainedConfig:
+    """Read the config of a folder or hub name that must be of ``model_class``'s kind, see ``pretrained_kind``."""
+    config_class: type[PretrainedConfig] = model_class.config_class  # type: ignore[assignment]
+    kind = pretrained_kind(source, (config_class.model_type,))
+    try:
+        return config_class.from_pretrained(source, local_files_only=Path(source).exists())
+    except (OSError, ValueError) as error:
+        raise _not_found(kind, source, error) from None
 
 
 def load_pretrained(

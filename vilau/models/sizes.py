@@ -136,12 +136,15 @@ PUBLISHED_SIGLIPS: dict[str, SiglipSizes] = {
 """What is needed to build (on the meta device) without the network."""
 
 
+ARCHITECTURES = ("llama", "gemma")
+
+
 @dataclass
 class LanguageConfig:
-    """A LLaMA: ``pretrained`` weights, or a random one of these sizes (defaults: the tiny one)."""
+    """A language model: ``pretrained`` weights, or a random one of these sizes (defaults: the tiny one)."""
 
     pretrained: str | None = None
-    """Folder or hub name of LLaMA weights; None starts from random weights of the sizes below."""
+    """Folder or hub name of LLaMA or Gemma weights; None starts from random weights of the sizes below."""
     tokenizer: str = WORLD_TOKENIZER
     hidden_size: int = 128
     num_layers: int = 4
@@ -156,9 +159,15 @@ class LanguageConfig:
     """transformers' attention kernel, or ``lean`` (ours, faster for small models on a CPU)."""
     tie_embeddings: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
-    """Further LlamaConfig fields, e.g. rope_theta or num_key_value_heads."""
+    """Further fields of transformers' config, e.g. rope_theta or num_key_value_heads."""
+    architecture: str = "llama"
+    """``llama``, or ``gemma``; of pretrained weights it is read off them."""
 
     def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ConfigError(
+                f"language.architecture is {self.architecture!r}; write {' or '.join(ARCHITECTURES)}."
+            )
         if self.hidden_size % self.num_heads:
             raise ConfigError(
                 f"language.num_heads is {self.num_heads}, which does not divide language.hidden_size "
@@ -172,6 +181,14 @@ PUBLISHED_LANGUAGES: dict[str, dict[str, Any]] = {
     },
     "princeton-nlp/Sheared-LLaMA-1.3B": {
         "hidden_size": 2048, "num_layers": 24, "num_heads": 16, "mlp_size": 5504, "vocab_size": 32000,
+    },
+    "meta-llama/Llama-3.2-1B": {
+        "hidden_size": 2048, "num_layers": 16, "num_heads": 32, "mlp_size": 8192, "vocab_size": 128256,
+        "tie_embeddings": True, "extra": {"num_key_value_heads": 8, "rope_theta": 500000.0},
+    },
+    "google/gemma-7b": {
+        "hidden_size": 3072, "num_layers": 28, "num_heads": 16, "mlp_size": 24576, "vocab_size": 256000,
+        "architecture": "gemma", "tie_embeddings": True, "extra": {"head_dim": 256},
     },
 }  # fmt: skip
 """What is needed to build (on the meta device) without the network."""

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 from vilau.errors import ConfigError
 from vilau.models.interface import VisualTokenizer
 from vilau.models.language import (
+    CausalLM,
     MetaTokenizer,
     add_code_rows,
     build_language_model,
@@ -24,10 +24,11 @@ from vilau.models.language import (
     with_null_token,
 )
 from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, KIND
+from vilau.models.liquid.layout import BEGIN_OF_IMAGE, END_OF_IMAGE, LiquidLayout
 from vilau.models.next_token.model import NextTokenModel
 from vilau.models.next_token.parts import Tokenized
 from vilau.models.sequence.config import PromptConfig
-from vilau.models.sizes import LanguageConfig
+from vilau.models.sizes import SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import (
     TOKENIZER_FOLDER,
     fitting_config,
@@ -46,11 +47,12 @@ class Liquid(NextTokenModel):
     """
 
     joint_loss = True
+    published_layout = LiquidLayout
 
     def __init__(
         self,
         tokenizer: VisualTokenizer,
-        language: LlamaForCausalLM,
+        language: CausalLM,
         language_config: LanguageConfig,
         prompt: PromptConfig,
         words: Any,
@@ -82,9 +84,11 @@ class Liquid(NextTokenModel):
         cls, tokenizer: VisualTokenizer, language: LanguageConfig, prompt: PromptConfig
     ) -> "Liquid":
         """Give a (pretrained or random) language model the codes of a trained image tokenizer."""
-        model, words, language = start_language_model(language)
+        published = prompt.form == "published"
+        marks = (BEGIN_OF_IMAGE, END_OF_IMAGE) if published else SPECIAL_TOKENS
+        model, words, language = start_language_model(language, marks)
         if prompt.null == "learned":
-            words, language = with_null_token(model, words, language)
+            words, language = with_null_token(model, words, language, name=prompt.null_token)
         offset, language = add_code_rows(model, tokenizer.spec.codebook_size, language)
         return cls(tokenizer, model, language, prompt, words, code_offset=offset)
 

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache
 
 from vilau.errors import DataError
+from vilau.models.language import CausalLM
 from vilau.models.next_token.parts import Parts
 from vilau.models.sequence.rows import Layout
 
@@ -38,7 +39,7 @@ class CachedBackbone:
     """
 
     def __init__(
-        self, language: LlamaForCausalLM, mask_BT: Tensor, rows: Sequence[int] | None = None
+        self, language: CausalLM, mask_BT: Tensor, rows: Sequence[int] | None = None
     ) -> None:
         self.body: nn.Module = language.model
         self.cache = DynamicCache(config=language.config)

@@ -5,16 +5,16 @@ B rows, T tokens, N images, P positions, D residual depth, E language-model widt
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from vilau.errors import ConfigError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling, image_seeds, per_depth
 from vilau.models.interface import LossTerms, Progress, UnifiedModel, VisualTokenizer
+from vilau.models.language import CausalLM
 from vilau.models.next_token.drawing import draw_codes
 from vilau.models.next_token.given import given_images, leading_codes, repeated
 from vilau.models.next_token.losses import cross_entropies, text_log_likelihoods
@@ -30,10 +30,13 @@ from vilau.types import Document, MultimodalBatch, TextSegment
 class NextTokenModel(UnifiedModel):
     """A frozen tokenizer's codes in, text or codes out; a family says how codes are embedded and predicted."""
 
+    published_layout: ClassVar[type[SequenceLayout]] = SequenceLayout
+    """What lays documents out where the prompts' form is ``published``."""
+
     def __init__(
         self,
         tokenizer: VisualTokenizer,
-        language: LlamaForCausalLM,
+        language: CausalLM,
         language_config: LanguageConfig,
         prompt: PromptConfig,
         words: Any,
@@ -43,7 +46,8 @@ class NextTokenModel(UnifiedModel):
         self.tokenizer = tokenizer.requires_grad_(requires_grad=False).eval()
         self.language = language
         self.words = words
-        self.sequence = SequenceLayout(
+        layout = self.published_layout if prompt.form == "published" else SequenceLayout
+        self.sequence = layout(
             words,
             prompt,
             num_positions=tokenizer.spec.num_positions,

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 from vilau.models.interface import VisualTokenizer
+from vilau.models.language import CausalLM
 from vilau.models.sequence.layout import SequenceLayout
 from vilau.models.sequence.rows import Layout
 
@@ -31,7 +31,7 @@ class Tokenized(NamedTuple):
 class Parts(Protocol):
     """The parts of a model and how they meet: what a family fills in, and nothing that families do alike."""
 
-    language: LlamaForCausalLM
+    language: CausalLM
     sequence: SequenceLayout
     words: Any
     """The text tokenizer."""

@@ -21,13 +21,15 @@ class PromptConfig:
     user: str = "USER:"
     assistant: str = "ASSISTANT:"
     form: str = "plain"
-    """How a turn becomes tokens. ``published``: the release's strings, tokenised from image to image; an
-    image to be read stands bare in a prompt, with a line break after it, and so does each frame of a clip, in
-    training as in prompts. ``plain``: every piece by itself,
-    images always between their tokens, no line breaks and no lone spaces (shorter, for small models)."""
+    """How a turn becomes tokens. ``published``: the strings of the family's release (in VILA-U's an image to be read
+    stands bare in a prompt, with a line break after it, and so does each frame of a clip, in training as in prompts;
+    Liquid's have none of the words above). ``plain``: every piece by itself, images always between their tokens, no
+    line breaks and no lone spaces (shorter, for small models)."""
     null: str = "prompt"
     """What a dropped caption leaves, in training as in the unconditional rows of guidance. ``prompt``: a turn
-    without words. ``learned``: one position with a trained vector of its own, the token ``<null>``."""
+    without words. ``learned``: one position with a trained vector of its own, the token ``null_token``."""
+    null_token: str = NULL_TOKEN
+    """Liquid's release has ``<unconditional>``."""
 
     def __post_init__(self) -> None:
         if self.form not in PROMPT_FORMS:
@@ -38,4 +40,4 @@ class PromptConfig:
     @property
     def null_words(self) -> str:
         """The text of a dropped caption."""
-        return NULL_TOKEN if self.null == "learned" else ""
+        return self.null_token if self.null == "learned" else ""

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 from vilau.errors import ConfigError, DataError
 from vilau.models.sequence.config import PromptConfig
@@ -35,6 +35,9 @@ from vilau.types import Document, ImageSegment, Segment, TextSegment
 
 class SequenceLayout:
     """Lays documents out as rows of one tokenizer's ids."""
+
+    marks: ClassVar[tuple[str, ...]] = SPECIAL_TOKENS
+    """Special tokens of the layout's own, which no text may spell."""
 
     def __init__(
         self,
@@ -97,9 +100,14 @@ class SequenceLayout:
         """Finds the names of special tokens in a text."""
         added = self.tokenizer.added_tokens_decoder.values()
         # A checkpoint's own files may have forgotten that these are special.
-        special = {t.content for t in added if t.special or t.content in SPECIAL_TOKENS}
+        special = {t.content for t in added if t.special or t.content in self.marks}
         names = special | set(self.tokenizer.all_special_tokens)
         return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
+
+    @property
+    def end(self) -> int:
+        """The id that ends an answer."""
+        return int(self.tokenizer.eos_token_id)
 
     def opening(self) -> list[int]:
         """Ids every row starts with: BOS."""

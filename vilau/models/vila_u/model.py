@@ -11,9 +11,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlamaForCausalLM
 
 from vilau.models.language import (
+    CausalLM,
     LanguageConfig,
     MetaTokenizer,
     build_language_model,
@@ -50,7 +50,7 @@ class VilaU(NextTokenModel):
     def __init__(
         self,
         tower: VisionTower,
-        language: LlamaForCausalLM,
+        language: CausalLM,
         language_config: LanguageConfig,
         head_config: HeadConfig,
         prompt: PromptConfig,
@@ -79,7 +79,7 @@ class VilaU(NextTokenModel):
         """Put a trained tower before a (pretrained or random) language model."""
         model, words, language = start_language_model(language)
         if prompt.null == "learned":
-            words, language = with_null_token(model, words, language)
+            words, language = with_null_token(model, words, language, name=prompt.null_token)
         return cls(tower, model, language, head, prompt, words)
 
     @classmethod

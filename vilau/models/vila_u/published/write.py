@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from vilau.errors import CheckpointError
+from vilau.errors import CheckpointError, ConfigError
 from vilau.models.language import MetaTokenizer
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import CONFIG_FILE, gathered_state, read_json, writes_files
@@ -66,6 +66,12 @@ def export_published(model: VilaU, folder: Path) -> None:
     a folder that holds other things, and when it cannot be written.
     """
     check_siglip(model.tokenizer.sizes)
+    kind = model.language_config.architecture
+    if kind != "llama":
+        raise ConfigError(
+            f"layout vila-u holds a LLaMA, and this model's language model is a {kind}; use its save() "
+            "(vilau convert --layout vilau) instead."
+        )
     _check_weights(model)
     _check_words(model.words)
     _check_place(folder, ROOT_TYPE)
