@@ -30,6 +30,10 @@ PARTS = [
 WEIGHTS = {"text_weight": 0.5, "visual_weight": 2.0, "caption_dropout": 0.0}
 
 
+FAMILIES: dict[str, Any] = {"liquid": toys.liquid}
+"""What is not VILA-U."""
+
+
 def whole_step() -> MultimodalBatch:
     """All parts in one batch."""
     documents = [
@@ -91,10 +95,11 @@ def work(rank: int, folder: Path, port: int) -> None:
         "packed": (DDPStrategy(process_group_backend="gloo"), {"packing": True}),
         "published": (DDPStrategy(process_group_backend="gloo"), {"loss_average": "published"}),
         "sharded": (ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1), {}),
+        "liquid": (DDPStrategy(process_group_backend="gloo"), {}),
     }
     # Built before the processes know one another: of several, only rank 0 writes folders.
     modules = {
-        name: toys.pretraining(folder / f"{name}{rank}", **WEIGHTS, **settings)
+        name: FAMILIES.get(name, toys.pretraining)(folder / f"{name}{rank}", **WEIGHTS, **settings)
         for name, (_, settings) in runs.items()
     }
     found = {}
@@ -119,7 +124,9 @@ def validation(module: LanguageTraining, batch: MultimodalBatch) -> dict[str, fl
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
-def alone(folder: Path, batches: list[MultimodalBatch], **settings: Any) -> Any:
+def alone(
+    folder: Path, batches: list[MultimodalBatch], *, family: Any = toys.pretraining, **settings: Any
+) -> Any:
     """The step of one process."""
     folder.mkdir(exist_ok=True)
-    return gradients(toys.pretraining(folder, **WEIGHTS, **settings), batches)
+    return gradients(family(folder, **WEIGHTS, **settings), batches)

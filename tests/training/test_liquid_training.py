@@ -17,10 +17,7 @@ from vilau.training.pretrain import LiquidPretraining
 
 
 def pretraining(folder, **changes):
-    tiny.vqgan().save(folder / "tokenizer")
-    torch.manual_seed(0)
-    settings = {"optimizer": tiny.optimizer(), "caption_dropout": 0.0, **changes}
-    return LiquidPretraining(str(folder / "tokenizer"), tiny.language(), tiny.PROMPT, **settings)
+    return toys.liquid(folder, **{"caption_dropout": 0.0, **changes})
 
 
 def test_the_loss_is_one_mean_over_words_and_codes(tmp_path):

@@ -79,6 +79,16 @@ def test_parts_and_ranks_make_the_gradient_of_the_whole(ranks, whole, kind):
 
 
 @pytest.mark.multi_rank
+def test_one_mean_over_words_and_codes_is_one_over_ranks_too(ranks, tmp_path):
+    """Liquid's: ranks and parts have unlike shares of words and of codes."""
+    step = [pretrain_ranks.whole_step()]
+    gradient, loss = pretrain_ranks.alone(tmp_path / "whole", step, family=toys.liquid)
+    for rank in range(2):
+        assert_same(ranks[rank]["liquid"][0], gradient)
+    assert sum(r["liquid"][1] for r in ranks) / 2 == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.multi_rank
 def test_the_published_average_over_ranks_is_another(ranks, tmp_path):
     expected, _ = pretrain_ranks.alone(tmp_path / "parts", PARTS, loss_average="published")
     for rank in range(2):

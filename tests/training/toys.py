@@ -14,7 +14,7 @@ from tests.models import tiny
 from vilau.training.ablations.contrastive import ContrastiveAblation
 from vilau.training.clip import ClipPretraining
 from vilau.training.finetune import SupervisedFineTuning
-from vilau.training.pretrain import MultimodalPretraining
+from vilau.training.pretrain import LiquidPretraining, MultimodalPretraining
 from vilau.training.tower import TowerTraining
 from vilau.types import LabelledImageBatch
 
@@ -104,6 +104,15 @@ def pretraining(folder: Path, **changes: Any) -> MultimodalPretraining:
     torch.manual_seed(0)
     settings = {"optimizer": tiny.optimizer(), **changes}
     return MultimodalPretraining(source, tiny.language(), tiny.head(), tiny.PROMPT, **settings)
+
+
+def liquid(folder: Path, **changes: Any) -> LiquidPretraining:
+    """Words and codes in one table, which is read from and predicted with, as in the release."""
+    tiny.vqgan().save(folder / "tokenizer")
+    torch.manual_seed(0)
+    settings = {"optimizer": tiny.optimizer(), **changes}
+    language = tiny.language(tie_embeddings=True)
+    return LiquidPretraining(str(folder / "tokenizer"), language, tiny.PROMPT, **settings)
 
 
 def finetuning(folder: Path, **changes: Any) -> SupervisedFineTuning:
