@@ -142,6 +142,11 @@ def test_documents_read_as_in_the_release(model):
     }
     for document, text in expected.items():
         assert spelt(model, document) == text
+    texts = Document((star, star, said), chat=False)
+    assert (
+        spelt(model, texts)
+        == f"{bos}{pieces('a star')}{pieces(' ')}{pieces('a star')}{marked(' ')}{marked('a star')}"
+    )
     masked = Document((picture, said), masked=True)
     assert "!" not in spelt(model, masked)
     two = Document((star, said, star, drawn))

@@ -60,8 +60,7 @@ class LiquidLayout(SequenceLayout):
         row.text(self.opening())
         segments = self._spelt(document.segments)
         if not document.chat:
-            for segment in segments:
-                self._bare(row, segment)
+            self._joined(row, segments)
         elif not self._pair(row, turns(segments)):
             self._turns(row, turns(segments))
         return row.without_targets() if document.masked else row
@@ -95,17 +94,20 @@ class LiquidLayout(SequenceLayout):
         for number, (context, answer) in enumerate(chat):
             gap = "\n" if number else ""
             row.text(self.ids_of(f"{gap}{START_OF_TURN}user\n"))
-            shown = False
-            for segment in context:
-                if shown and isinstance(segment, TextSegment):
-                    row.text(self.ids_of("\n"))
-                shown = not isinstance(segment, TextSegment)
-                self._bare(row, segment)
+            self._joined(row, context, after_image="\n")
             row.text(self.ids_of(f"{END_OF_TURN}\n{START_OF_TURN}model\n"))
-            for segment in answer:
-                self._bare(row, segment)
+            self._joined(row, answer)
             if answer:
                 row.text([self.end], target=True)
+
+    def _joined(self, row: Row, segments: Sequence[Segment], *, after_image: str = "") -> None:
+        """Append segments: a space between texts, ``after_image`` between an image and a text."""
+        for number, segment in enumerate(segments):
+            if number and isinstance(segment, TextSegment):
+                text_before = isinstance(segments[number - 1], TextSegment)
+                gap = " " if text_before else after_image
+                row.text(self.ids_of(gap), target=segment.target)
+            self._bare(row, segment)
 
     def _bare(self, row: Row, segment: Segment) -> None:
         """Append a segment: a clip is its frames, one after another."""
