@@ -104,6 +104,25 @@ def test_a_study_has_a_question_and_its_commands_parse(path: Path) -> None:
         assert parsed.scale in (None, *SCALES), command
 
 
+@pytest.mark.parametrize("scale", SCALES)
+def test_families_are_compared_with_all_else_equal(scale: str) -> None:
+    plan = make_plan(load_study(EXPERIMENTS / "compare_families.yaml"), Options(scale=scale))
+    by_stage: dict[str, list[dict[str, Any]]] = {}
+    for run in plan.runs.values():
+        by_stage.setdefault(run.stage.name, []).append(run.resolved.config)
+    vila_u, *liquids = by_stage["pretrain"]
+    own = vila_u["model"]["init_args"]
+    for config in liquids:
+        assert {**config, "model": None} == {**vila_u, "model": None}
+        for key, value in config["model"]["init_args"].items():
+            if key == "optimizer":
+                value = {"weight_decay": 0.0, "warmup_share": 0.03, **value}
+            if key != "prompt" and key in own:
+                assert own[key] == value, key
+    for stage in ("finetune", "image_questions", "evaluate"):
+        assert all(config == by_stage[stage][0] for config in by_stage.get(stage, []))
+
+
 def with_inputs(plan: Plan, run: Run) -> dict[str, Any]:
     config = {"command": run.stage.command, **run.resolved.config}
     config["trainer"] = merged(config.get("trainer") or {}, plan.trainer)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import vilau
 from tests.models import tiny
 from tests.models.forms import FORMS, forms_batch
 from vilau.errors import CheckpointError, DataError
@@ -11,7 +12,6 @@ from vilau.layers.pixels import to_float
 from vilau.models.next_token.drawing import draw_codes
 from vilau.models.next_token.parts import embedded
 from vilau.models.sequence.prompts import chat_segments
-from vilau.models.vila_u.model import VilaU
 
 PROMPTS = ["a red circle", "a green star left of two squares"]
 
@@ -19,15 +19,7 @@ PROMPTS = ["a red circle", "a green star left of two squares"]
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
 def model(request):
     """A model whose pictures depend on the prompt, unlike a freshly made one's."""
-    made = tiny.FAMILIES[request.param](max_length=256)
-    with torch.no_grad():
-        if isinstance(made, VilaU):
-            made.head.classifier.weight *= 20
-            made.head.hidden_projection.weight *= 3
-        else:
-            made.language.lm_head.weight[made.code_offset :] *= 20
-        made.language.model.embed_tokens.weight *= 3
-    return made
+    return tiny.outspoken(tiny.FAMILIES[request.param](max_length=256))
 
 
 def test_a_batch_is_the_sum_of_its_documents_in_all_forms(model):
@@ -67,9 +59,7 @@ def _full_logits(model, prompt, codes):
     words = model.language.model.embed_tokens(row.ids)
     inputs = torch.cat([words, visual[:, :-1]], dim=1)
     hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[:, -len(codes) :]
-    if isinstance(model, VilaU):
-        return model.head(hidden, codes[None])[0]
-    return model.language.lm_head(hidden)[0, :, None, model.code_offset :]
+    return tiny.code_logits(model, hidden, codes[None])[0]
 
 
 @torch.no_grad()
@@ -120,6 +110,17 @@ def test_an_answer_ends_where_its_own_room_does(model):
     assert len(together[0].split()) > len(together[1].split()) > 0
     with pytest.raises(DataError, match="the prompt 'how many how many .*…' takes .* positions"):
         model.answer(images, ["what", "how many " * 120], max_new_tokens=5)
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_in_half_precision_it_reads_and_draws_as_well(family, dtype, tmp_path):
+    tiny.FAMILIES[family]().save(tmp_path)
+    half = vilau.load(tmp_path, dtype=dtype)
+    images = to_float(tiny.images(1))
+    assert half.generate_images("a star", seed=1).shape == images.shape
+    assert isinstance(half.generate_text(images, "what", max_new_tokens=3), str)
+    assert half.losses(forms_batch()).counts == tiny.FAMILIES[family]().losses(forms_batch()).counts
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -1,5 +1,7 @@
 """Liquid: a plain language model whose vocabulary holds codes (reference B2, B3)."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -132,8 +134,47 @@ def test_several_codes_a_position_are_refused():
 def test_another_image_tokenizer_is_refused(tmp_path):
     tiny.liquid().save(tmp_path)
     other = tiny.vqgan(codebook_size=32)
-    with pytest.raises(ConfigError, match="has 690 rows, but 666 words and 32 codes need 698"):
+    with pytest.raises(CheckpointError, match="trained with the image tokenizer .*of the same run"):
         Liquid.load(tmp_path, other)
+    same_size = tiny.vqgan(seed=5)
+    with pytest.raises(CheckpointError, match="trained with the image tokenizer .*of the same run"):
+        Liquid.load(tmp_path, same_size)
+    with pytest.raises(ConfigError, match="has 690 rows, but 666 words and 32 codes need 698"):
+        Liquid.load(tmp_path, other, dtype=torch.bfloat16)
+
+
+def test_without_its_image_tokenizer_it_is_one_sentence(tmp_path):
+    tiny.liquid().save(tmp_path)
+    shutil.rmtree(tmp_path / IMAGE_TOKENIZER_FOLDER)
+    with pytest.raises(
+        CheckpointError,
+        match="a Liquid without its image tokenizer; copy image_tokenizer/ of the same run",
+    ):
+        vilau.load(tmp_path)
+
+
+def test_a_save_that_is_cut_off_leaves_no_older_model(tmp_path, monkeypatch):
+    tiny.liquid().save(tmp_path)
+    newer = tiny.liquid(seed=1)
+    monkeypatch.setattr(newer.tokenizer, "save", lambda folder: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        newer.save(tmp_path)
+    with pytest.raises(CheckpointError, match="holds no config.json"):
+        vilau.load(tmp_path)
+
+
+@torch.no_grad()
+def test_rows_that_are_no_words_are_never_written():
+    """A table may be longer than its words, before its codes."""
+    padded = tiny.liquid()
+    model = padded.language
+    model.resize_token_embeddings(700 + 24, mean_resizing=False)
+    model.lm_head.weight[666:700] = 100 * model.lm_head.weight[:34]
+    made = Liquid(
+        padded.tokenizer, model, padded.language_config, tiny.PROMPT, padded.words, code_offset=700
+    )
+    assert made.word_logits(torch.zeros(1, 32)).shape == (1, 666)
+    assert isinstance(made.generate_text(None, "what", max_new_tokens=4), str)
 
 
 def test_it_is_no_vila_u(tmp_path):

@@ -7,6 +7,7 @@ from transformers import GemmaConfig, GemmaForCausalLM
 import vilau
 from tests.models import tiny
 from vilau.costs import counts
+from vilau.data.forms import conversation, filming_document, reading_document
 from vilau.errors import CheckpointError, ConfigError, DataError
 from vilau.layers.pixels import to_float
 from vilau.models.language import build_language_model, start_language_model
@@ -97,7 +98,7 @@ def test_answering_is_that_of_the_release(release, model):
     codes = (model.tokenizer.encode(image)[0, :, 0] + model.code_offset).tolist()
     boi, eoi = words.convert_tokens_to_ids(["<boi>", "<eoi>"])
     row = [words.bos_token_id, *ids(words, "<start_of_turn>user\n"), boi, *codes, eoi]
-    row += ids(words, "\n") + ids(words, "what shape is it")
+    row += ids(words, "\nwhat shape is it")
     row += ids(words, "<end_of_turn>\n<start_of_turn>model\n")
     written = []
     for _ in range(5):
@@ -132,10 +133,12 @@ def test_documents_read_as_in_the_release(model):
         Document(
             (TextSegment("<unconditional>"), drawn)
         ): f"{bos}<unconditional><boi>!@!<eoi>!{eos}",
-        Document((picture, said)): f"{bos}<boi>@<eoi>{pieces(TO_CAPTION)}{marked('a star')}!{eos}",
+        reading_document(
+            0, "a star"
+        ): f"{bos}<boi>@<eoi>{pieces(TO_CAPTION)}{marked('a star')}!{eos}",
         Document((said,), chat=False): f"{bos}{marked('a star')}",
         Document((picture, star, said)): (
-            f"{bos}<start_of_turn>{pieces('user')}{pieces(chr(10))}<boi>@<eoi>{pieces(chr(10))}{pieces('a star')}"
+            f"{bos}<start_of_turn>{pieces('user')}{pieces(chr(10))}<boi>@<eoi>{pieces(chr(10) + 'a star')}"
             f"<end_of_turn>{pieces(chr(10))}<start_of_turn>{pieces('model')}{pieces(chr(10))}{marked('a star')}"
             "!<end_of_turn>"
         ),
@@ -145,7 +148,7 @@ def test_documents_read_as_in_the_release(model):
     texts = Document((star, star, said), chat=False)
     assert (
         spelt(model, texts)
-        == f"{bos}{pieces('a star')}{pieces(' ')}{pieces('a star')}{marked(' ')}{marked('a star')}"
+        == f"{bos}{pieces('a star')}{pieces(' ')}{pieces('a star')}{marked(' a star')}"
     )
     masked = Document((picture, said), masked=True)
     assert "!" not in spelt(model, masked)
@@ -154,15 +157,56 @@ def test_documents_read_as_in_the_release(model):
     assert spelt(model, two).endswith("<boi>!@!<eoi>!<end_of_turn>")
 
 
+@torch.no_grad()
+def test_an_answer_ends_with_its_turn_or_the_sequence(release, monkeypatch):
+    """What ends it is not published."""
+    opened = vilau.load(release[0])
+    star, ends = ids(opened.words, "star"), opened.sequence.ends
+    assert ends == tuple(
+        opened.words.convert_tokens_to_ids(["<end_of_turn>", opened.words.eos_token])
+    )
+    for end in ends:
+        said = iter([*star, end, *star, *star])
+
+        def logits(hidden, said=said):
+            row = torch.zeros(len(hidden), len(opened.words))
+            row[:, next(said)] = 1
+            return row
+
+        monkeypatch.setattr(opened, "word_logits", logits)
+        assert opened.generate_text(None, "what", max_new_tokens=9) == "star"
+
+
+def test_a_release_is_no_start(release):
+    folder = str(release[0])
+    language = LanguageConfig(pretrained=folder, tokenizer=folder)
+    with pytest.raises(
+        ConfigError, match="24 rows that are no words.*a Liquid already; go on from it"
+    ):
+        Liquid.start(tiny.vqgan(), language, PUBLISHED)
+
+
+@pytest.mark.parametrize("name", ["", "a", "<im_start>", "<two words>"])
+def test_a_null_token_that_is_none_is_one_sentence(name):
+    with pytest.raises(
+        ConfigError, match="prompt.null_token is .*in angle brackets, such as <null>"
+    ):
+        PromptConfig(null="learned", null_token=name)
+
+
 def test_a_text_cannot_spell_its_marks(model):
     row = spelt(model, Document((TextSegment("a <boi> star"), ImageSegment(0, target=True))))
     assert row.count("<boi>") == 1
 
 
 def test_a_clip_is_its_frames_and_none_is_drawn(model):
+    for film in (filming_document((0, 1), "a star"), conversation((0, 1), ["what", "it"])):
+        if film.segments[-1].target and isinstance(film.segments[-1], VideoSegment):
+            with pytest.raises(DataError, match="a clip is to be drawn, but Liquid's release"):
+                model.losses(MultimodalBatch(tiny.images(2), [film]))
     film = Document((VideoSegment((0, 1)), TextSegment("what"), TextSegment("it", target=True)))
-    assert spelt(model, film).count("<boi>@<eoi>") == 2
-    with pytest.raises(DataError, match="Liquid's release has no token that begins one"):
+    assert "".join(spelt(model, film).split()).count("<boi>@<eoi>") == 2
+    with pytest.raises(DataError, match="a clip is to be drawn, but Liquid's release has no token"):
         model.generate_videos("a star", num_frames=2)
 
 
@@ -207,7 +251,8 @@ def test_words_without_the_marks_are_one_sentence(tmp_path):
     gemma(len(words) + 24).save_pretrained(tmp_path)
     tiny.vqgan().save(tmp_path / "image_tokenizer")
     with pytest.raises(
-        CheckpointError, match="has no <boi>.*tokenizer files that it was trained with"
+        CheckpointError,
+        match="has no <boi>, but Liquid needs <boi>, <eoi>.*tokenizer files that it was trained with",
     ):
         vilau.load(tmp_path)
 
@@ -223,7 +268,7 @@ def test_liquid_starts_from_a_gemma_as_the_release_did(tmp_path):
     language = LanguageConfig(pretrained=str(tmp_path), tokenizer=WORLD_TOKENIZER)
     torch.manual_seed(0)
     made = Liquid.start(tiny.vqgan(), language, PUBLISHED).eval()
-    assert made.code_offset == len(words) + 3
+    assert made.code_offset == len(words) + 5
     rows = made.language.model.embed_tokens.weight
     assert torch.equal(rows[: len(words)], old.model.embed_tokens.weight)
     assert rows.shape[0] == made.code_offset + 24
@@ -266,12 +311,12 @@ def test_settings_that_make_no_sense_are_one_sentence():
     [("google/gemma-7b", 8_537_680_896, 3072), ("meta-llama/Llama-3.2-1B", 1_235_814_400, 2048)],
 )
 def test_published_sizes(source, parameters, width):
-    """With the release's image tokenizer and three tokens of our own, which its words have already."""
+    """With the release's image tokenizer and five tokens that its words have already."""
     with torch.device("meta"):
         language = LanguageConfig(pretrained=source, tokenizer=source)
         made = Liquid.start(VQGAN(TokenizerConfig()), language, PUBLISHED)
     found = sum(p.numel() for p in made.language.parameters())
-    assert found == parameters + (3 + 8192) * width
+    assert found == parameters + (5 + 8192) * width
     assert made.tokenizer.spec.num_positions == 1024
     body, logits = counts.language_model(made.language_config, 10)
     assert body.parameters + logits.parameters == found

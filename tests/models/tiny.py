@@ -103,6 +103,26 @@ def liquid(seed: int = 0, prompt: PromptConfig = PROMPT, **changes: Any) -> Liqu
     return Liquid.start(vqgan(seed), language(**changes), prompt).eval()
 
 
+def code_logits(model: NextTokenModel, hidden: Tensor, codes: Tensor) -> Tensor:
+    """Logits ``(B, P, D, K)`` of the codes that states ``(B, P, E)`` predict, the codes ``(B, P, D)`` given."""
+    if isinstance(model, VilaU):
+        return model.head(hidden, codes)
+    assert isinstance(model, Liquid)
+    return model.language.lm_head(hidden)[:, :, None, model.code_offset :]
+
+
+def outspoken(model: NextTokenModel) -> NextTokenModel:
+    """The model with pictures that depend on the prompt, unlike a freshly made one's."""
+    with torch.no_grad():
+        model.language.model.embed_tokens.weight *= 3
+        if isinstance(model, VilaU):
+            model.head.classifier.weight *= 20
+            model.head.hidden_projection.weight *= 3
+        elif isinstance(model, Liquid):
+            model.language.lm_head.weight[model.code_offset :] *= 20
+    return model
+
+
 FAMILIES: dict[str, Callable[..., NextTokenModel]] = {"vila_u": vila_u, "liquid": liquid}
 
 

@@ -85,14 +85,15 @@ def test_a_tower_of_several_codes_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("null", ["prompt", "learned"])
-def test_its_cost_is_that_of_what_is_built(tmp_path, null):
+@pytest.mark.parametrize("form", ["plain", "published"])
+def test_its_cost_is_that_of_what_is_built(tmp_path, null, form):
     """From the config of its stage, and from the folder it leaves."""
     tiny.tower(depth=1).save(tmp_path / "tower")
     language = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "mlp_size": 48}
     arguments = {
         "tower_checkpoint": str(tmp_path / "tower"),
         "language": language,
-        "prompt": {"system": "", "null": null},
+        "prompt": {"system": "", "null": null, "form": form},
     }
     data = {
         "class_path": "vilau.data.mixture.MultimodalMixture",
@@ -103,7 +104,7 @@ def test_its_cost_is_that_of_what_is_built(tmp_path, null):
         },
     }
     cost = estimate(stage("vilau.training.pretrain.LiquidPretraining", arguments, data))
-    prompt = {**vars(tiny.PROMPT), "null": null}
+    prompt = {**vars(tiny.PROMPT), "null": null, "form": form}
     module = LiquidPretraining(
         str(tmp_path / "tower"), tiny.language(), type(tiny.PROMPT)(**prompt)
     )

@@ -107,7 +107,7 @@ def _evaluation(config: Config) -> Work:
         train_flops=0,
         forward_flops=flops / ask.total if ask.total else answer(int(shown)),
         # Keys and values of every layer.
-        kept=2 * rows * tokens * model.language.hidden_size * model.language.num_layers,
+        kept=rows * tokens * model.cache_width * model.language.num_layers,
         buffers=model.tower.buffers,
     )
 

@@ -20,8 +20,9 @@ from vilau.costs.config import (
 )
 from vilau.costs.counts import Count, TowerCount
 from vilau.models.encoders.names import RANDOM, known_sizes
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
+from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, PUBLISHED_MARKS
 from vilau.models.liquid.config import KIND as LIQUID
+from vilau.models.sequence.config import NULL_TOKEN
 from vilau.models.sizes import (
     PUBLISHED_LANGUAGES,
     SIGLIP,
@@ -61,6 +62,13 @@ class Unified:
             + logits.parameters
             + self.document(1, 0, drawn=0, images=0).parameters
         )
+
+    @property
+    def cache_width(self) -> int:
+        """Numbers of one token's keys and values in one layer."""
+        language = self.language
+        head = language.extra.get("head_dim") or language.hidden_size // language.num_heads
+        return 2 * head * int(language.extra.get("num_key_value_heads", language.num_heads))
 
     def document(self, tokens: int, targets: int, *, drawn: int, images: int) -> Count:
         """Count a row of ``tokens`` tokens with ``images`` that predicts ``targets`` words and ``drawn`` positions."""
@@ -151,8 +159,7 @@ def unified(config: Config) -> Unified:
         if language.pretrained not in PUBLISHED_LANGUAGES:
             raise UnknownSizesError
         language = dataclasses.replace(language, **PUBLISHED_LANGUAGES[language.pretrained])
-    learned = (args.get("prompt") or {}).get("null") == "learned"  # one more token
-    words = _num_words(language.tokenizer) + int(learned)
+    words = _num_words(language.tokenizer, _marks(args.get("prompt") or {}, liquid=liquid))
     codes = tower[1].codebook_size if liquid else 0
     language = dataclasses.replace(language, vocab_size=words + codes)
     return Unified(*tower, language, None if liquid else filled(HeadConfig, args.get("head")))
@@ -205,16 +212,26 @@ def _folder_config(folder: str | None) -> dict[str, Any]:
     return dict(config)
 
 
-def _num_words(source: str) -> int:
-    """Count the tokenizer's words, the image and video marks included."""
+def _marks(prompt: Config, *, liquid: bool) -> tuple[str, ...]:
+    """The tokens that a model's words must have."""
+    marks = (
+        PUBLISHED_MARKS if liquid and prompt.get("form") == "published" else tuple(SPECIAL_TOKENS)
+    )
+    if prompt.get("null") != "learned":
+        return marks
+    return (*marks, str(prompt.get("null_token", NULL_TOKEN)))
+
+
+def _num_words(source: str, marks: tuple[str, ...]) -> int:
+    """Count the tokenizer's words, the ``marks`` included."""
     if source in PUBLISHED_LANGUAGES and not Path(source).exists():
-        return int(PUBLISHED_LANGUAGES[source]["vocab_size"]) + len(SPECIAL_TOKENS)
+        return int(PUBLISHED_LANGUAGES[source]["vocab_size"]) + len(marks)
     path = (_asset(source) if source == WORLD_TOKENIZER else Path(source)) / "tokenizer.json"
     if not path.is_file():
         raise UnknownSizesError
     content = json.loads(path.read_text(encoding="utf-8"))
     words = {token["content"] for token in content["added_tokens"]} | set(content["model"]["vocab"])
-    return len(words | set(SPECIAL_TOKENS))
+    return len(words | set(marks))
 
 
 def _asset(name: str) -> Path:

@@ -23,11 +23,17 @@ from vilau.types import (
     TextSegment,
     VideoSegment,
 )
+from vilau.types.documents import (
+    CHAT,
+    IMAGE_TO_TEXT,
+    INTERLEAVED,
+    TEXT_ONLY,
+    TEXT_TO_IMAGE,
+    TEXT_TO_VIDEO,
+)
 
 DESCRIBE = "describe the picture ."
 """What a user says for a caption, in the spelling of the drawn world."""
-IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT_TO_VIDEO = "image_to_text", "text_to_image", "text_to_video"
-INTERLEAVED, TEXT_ONLY, CHAT = "interleaved", "text_only", "chat"
 
 Shown = int | tuple[int, ...]
 """The row of an image, or the rows of a clip."""

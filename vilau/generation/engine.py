@@ -3,7 +3,7 @@
 N rows (with guidance: conditional rows, then unconditional ones), E language-model width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -58,22 +58,24 @@ def write_tokens(
     num_tokens: int,
     choose: Callable[[Tensor, int], Tensor],
     embed: Callable[[Tensor], Tensor],
-    end: int,
+    ends: Sequence[int],
     heard: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Write tokens one after another and return them, ``(N, up to num_tokens)``.
 
     ``choose(hidden (N, E), step)`` returns the tokens ``(N,)``; ``embed(tokens)`` their inputs ``(N, 1, E)``. A
-    row that has said ``end`` says nothing else; when all have, or after ``num_tokens``, it is over.
+    row that has said one of ``ends`` says nothing else (the first of them instead); when all have, or after
+    ``num_tokens``, it is over.
     ``heard(tokens (N, n))`` gets all tokens so far after each step.
     """
     hidden = backbone(prompt)
     running = torch.ones(len(prompt), dtype=torch.bool, device=prompt.device)
     written: list[Tensor] = []
     for step in range(num_tokens):
-        token = torch.where(running, choose(hidden, step), end)
+        token = torch.where(running, choose(hidden, step), ends[0])
         written.append(token)
-        running &= token != end
+        for end in ends:
+            running &= token != end
         if heard is not None:
             heard(torch.stack(written, dim=1))
         if step + 1 == num_tokens or not running.any():

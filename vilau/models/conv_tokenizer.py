@@ -88,6 +88,10 @@ class ConvTokenizer(VisualTokenizer):
         """Write ``config.json`` and ``model.safetensors``."""
         save_folder(folder, kind=self.kind, config={"tokenizer": asdict(self.config)}, module=self)
 
+    def cast(self, images: Tensor) -> Tensor:
+        """Return images in the number format of the weights."""
+        return images.to(self.quant_conv.weight.dtype)
+
     def identity(self) -> str:
         """See ``VisualTokenizer.identity``: the decoder may learn on."""
         tensors = {

@@ -40,8 +40,8 @@ TOKENIZER_KINDS = (liquid.KIND, vargpt.KIND)
 LIQUIDS = (liquid_config.KIND, *LIQUID_KINDS)
 """Ours, and what the language model of a published one may be."""
 WANTED = (
-    "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json) or the "
-    "`model` folder of a run"
+    "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json), a published Liquid "
+    f"({IMAGE_TOKENIZER_FOLDER}/ beside its weights) or the `model` folder of a run"
 )
 
 Device = str | torch.device | None
@@ -92,6 +92,11 @@ def load(
 
 def _load_liquid(folder: Path, kind: str, **options: Any) -> Liquid:
     tokenizer = folder / IMAGE_TOKENIZER_FOLDER
+    if not tokenizer.is_dir() and kind == liquid_config.KIND:
+        raise CheckpointError(
+            f"{folder} holds a Liquid without its image tokenizer; copy {IMAGE_TOKENIZER_FOLDER}/ of the same run "
+            "there."
+        )
     if not tokenizer.is_dir():
         raise CheckpointError(
             f"{folder / CONFIG_FILE} describes a {kind}, which is a unified model if it is Liquid's, with its image "

@@ -42,10 +42,10 @@ class Evaluation(LightningModule):
         """Take a finished model, whatever ``vilau.load`` opens, and the sampling settings of drawings.
 
         Answers are greedy and end after ``max_new_tokens`` at the latest, one number or one for each benchmark by
-        name. Guidance, top-k and top-p default to the published ones. With ``guidance_start`` the
-        guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k`` and ``top_p`` may
-        be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from (None: what
-        the model read in the place of dropped captions). With ``show_images`` false the questions are asked
+        name. Guidance, top-k and top-p default to VILA-U's published ones (Liquid's are 7, 4096 and 0.96). With
+        ``guidance_start`` the guidance scale goes linearly from there to ``guidance_scale``; ``temperature``, ``top_k``
+        and ``top_p`` may be a list, one value per residual depth; ``negative_prompt`` is what guidance leads away from
+        (None: what the model read in the place of dropped captions). With ``show_images`` false the questions are asked
         without their pictures and clips: the blind baseline of a benchmark. Of a model that was never taught to answer
         so (``hidden_share`` of `vilau.data.instructions.Instructions`) it is the least that its language model can
         tell. Drawings are as ever.

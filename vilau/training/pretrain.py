@@ -101,7 +101,7 @@ class LiquidPretraining(LanguageTraining):
         caption_dropout: float = 0.1,
         text_weight: float = 1.0,
         visual_weight: float = 1.0,
-        guidance_scale: float = 7.0,
+        guidance_scale: float = 3.0,
         loss_average: LossAverage = "global",
         packing: bool = False,
         length_groups: int = 1,
@@ -110,11 +110,11 @@ class LiquidPretraining(LanguageTraining):
     ) -> None:
         """Start from an image tokenizer with one code a position and a language model.
 
-        ``tower_checkpoint`` is whatever ``vilau.load_tokenizer`` opens: a tower of depth 1, or Chameleon's VQGAN as
-        published.
-        The loss is one mean over the predictions of words and codes, ``text_weight`` and ``visual_weight`` weigh their
-        shares in it. The defaults of learning rate, caption dropout and guidance are the published ones (Wu et al.
-        2024, section 3.4, and the release's code); for the other settings see ``MultimodalPretraining``.
+        ``tower_checkpoint`` is a folder that ``vilau.load_tokenizer`` opens: a tower of depth 1, or what
+        ``vilau convert`` wrote of Chameleon's VQGAN. The loss is one mean over the predictions of words and codes,
+        ``text_weight`` and ``visual_weight`` weigh their shares in it. Learning rate and caption dropout are the
+        published ones (Wu et al. 2024, section 3.4, and the release's code), ``guidance_scale`` is that of every stage
+        here: the release draws with 7. For the other settings see ``MultimodalPretraining``.
         """
         optimizer = given(OptimizerConfig(learning_rate=2e-5), optimizer)
         super().__init__(

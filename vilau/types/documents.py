@@ -65,6 +65,10 @@ def _check_drawn(segment: ImageSegment | VideoSegment) -> None:
         )
 
 
+IMAGE_TO_TEXT, TEXT_TO_IMAGE, TEXT_TO_VIDEO = "image_to_text", "text_to_image", "text_to_video"
+INTERLEAVED, TEXT_ONLY, CHAT = "interleaved", "text_only", "chat"
+
+
 @dataclass(frozen=True)
 class Document:
     """One training sequence: segments in reading order.
@@ -76,6 +80,7 @@ class Document:
     segments: tuple[Segment, ...]
     chat: bool = True
     source: str = ""
+    """Which form of training data it is, such as ``IMAGE_TO_TEXT``; empty where nobody said."""
     system: bool = True
     """Whether the system sentence opens the chat."""
     masked: bool = False

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from vilau.models.conv_sizes import ConvTokenizerConfig, check_counts
 
+BEGIN_OF_IMAGE, END_OF_IMAGE, UNCONDITIONAL = "<boi>", "<eoi>", "<unconditional>"
+START_OF_TURN, END_OF_TURN = "<start_of_turn>", "<end_of_turn>"
+PUBLISHED_MARKS = (BEGIN_OF_IMAGE, END_OF_IMAGE, START_OF_TURN, END_OF_TURN)
+"""Tokens that the release's strings need, of which Gemma has the turns' own."""
+
 KIND = "liquid"
 """What ``config.json`` calls a model."""
 IMAGE_TOKENIZER_FOLDER = "image_tokenizer"

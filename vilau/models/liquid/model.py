@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vilau.errors import ConfigError
+from vilau.errors import CheckpointError, ConfigError
 from vilau.models.interface import VisualTokenizer
 from vilau.models.language import (
     CausalLM,
@@ -23,18 +23,21 @@ from vilau.models.language import (
     text_tokenizer,
     with_null_token,
 )
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, KIND
-from vilau.models.liquid.layout import BEGIN_OF_IMAGE, END_OF_IMAGE, LiquidLayout
+from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, KIND, PUBLISHED_MARKS
+from vilau.models.liquid.layout import LiquidLayout
 from vilau.models.next_token.model import NextTokenModel
 from vilau.models.next_token.parts import Tokenized
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import (
+    CONFIG_FILE,
     TOKENIZER_FOLDER,
+    building_on_meta,
     fitting_config,
     load_weights,
     read_config,
     save_folder,
+    writes_files,
 )
 from vilau.models.tokenizers import load_tokenizer
 from vilau.models.weight_files import Unfilled
@@ -83,10 +86,18 @@ class Liquid(NextTokenModel):
     def start(
         cls, tokenizer: VisualTokenizer, language: LanguageConfig, prompt: PromptConfig
     ) -> "Liquid":
-        """Give a (pretrained or random) language model the codes of a trained image tokenizer."""
-        published = prompt.form == "published"
-        marks = (BEGIN_OF_IMAGE, END_OF_IMAGE) if published else SPECIAL_TOKENS
+        """Give a (pretrained or random) language model the codes of a trained image tokenizer.
+
+        Raises ``ConfigError`` for a language model that has codes already.
+        """
+        marks = PUBLISHED_MARKS if prompt.form == "published" else SPECIAL_TOKENS
         model, words, language = start_language_model(language, marks)
+        surplus = model.config.vocab_size - len(words)
+        if surplus >= tokenizer.spec.codebook_size:
+            raise ConfigError(
+                f"language.pretrained is {language.pretrained}, whose table has {surplus} rows that are no words, as "
+                "many as codes or more: it is a Liquid already; go on from it as the checkpoint of a fine-tuning."
+            )
         if prompt.null == "learned":
             words, language = with_null_token(model, words, language, name=prompt.null_token)
         offset, language = add_code_rows(model, tokenizer.spec.codebook_size, language)
@@ -104,7 +115,7 @@ class Liquid(NextTokenModel):
     ) -> "Liquid":
         """Load a model saved by ``save`` beside its image tokenizer, which ``vilau.load`` opens first.
 
-        Arguments and errors are those of ``VilaU.load``.
+        Arguments and errors are those of ``VilaU.load``; ``CheckpointError`` also for another image tokenizer.
         """
         config = read_config(folder, KIND)
         with fitting_config(folder):
@@ -113,6 +124,14 @@ class Liquid(NextTokenModel):
                 PromptConfig(**config["prompt"]),
             )
             offset = int(config["code_offset"])
+            known = str(config["image_tokenizer"])
+        # In half precision its tensors are others, rounded from those that were saved.
+        exact = dtype in (None, torch.float32) and not building_on_meta()
+        if exact and (found := tokenizer.identity()) != known:
+            raise CheckpointError(
+                f"{folder} was trained with the image tokenizer {known}, but {found} stands in its place; put the "
+                f"{IMAGE_TOKENIZER_FOLDER}/ of the same run there."
+            )
         own_words = Path(folder) / TOKENIZER_FOLDER
         saved = own_words.exists()
         words = load_tokenizer(str(own_words)) if saved else text_tokenizer(language)
@@ -123,8 +142,11 @@ class Liquid(NextTokenModel):
 
     def save(self, folder: str | Path) -> None:
         """Write the image tokenizer in a folder of its own, then the language model, its config and its words."""
+        if writes_files():  # a folder with a config is complete: that of an older model goes first
+            (Path(folder) / CONFIG_FILE).unlink(missing_ok=True)
         self.tokenizer.save(Path(folder) / IMAGE_TOKENIZER_FOLDER)
         config = {
+            "image_tokenizer": _identity(self.tokenizer),
             "language": asdict(self.language_config),
             "prompt": asdict(self.prompt),
             "code_offset": self.code_offset,
@@ -158,7 +180,9 @@ class Liquid(NextTokenModel):
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """See ``NextTokenModel.word_logits``: an answer is written in words alone."""
-        return self._logits(hidden, slice(self.code_offset))
+        return self._logits(
+            hidden, slice(len(self.words))
+        )  # a table may be longer, before its codes
 
     def _logits(self, hidden: Tensor, rows: slice) -> Tensor:
         """Logits of some rows, without computing the others where the table lies here whole."""
@@ -167,3 +191,8 @@ class Liquid(NextTokenModel):
         if whole and head.weight.shape[0] == self.language.config.vocab_size:
             return F.linear(hidden, head.weight[rows])
         return head(hidden)[..., rows]
+
+
+def _identity(tokenizer: VisualTokenizer) -> str:
+    """A tokenizer's identity; on the meta device, where it has no values, nothing."""
+    return "" if next(tokenizer.parameters()).device.type == "meta" else tokenizer.identity()

@@ -10,8 +10,11 @@ import torch
 from vilau.errors import CheckpointError
 from vilau.models.interface import VisualTokenizer
 from vilau.models.language import CLASSES, described
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
-from vilau.models.liquid.layout import BEGIN_OF_IMAGE, END_OF_IMAGE, UNCONDITIONAL
+from vilau.models.liquid.config import (
+    IMAGE_TOKENIZER_FOLDER,
+    PUBLISHED_MARKS,
+    UNCONDITIONAL,
+)
 from vilau.models.liquid.model import Liquid
 from vilau.models.pretrained import pretrained_config, pretrained_kind
 from vilau.models.sequence.config import PromptConfig
@@ -40,11 +43,11 @@ def load_published(
     kind = CLASSES[pretrained_kind(str(folder), KINDS)]
     own = pretrained_config(kind, str(folder))
     words = load_tokenizer(str(folder))
-    for mark in (BEGIN_OF_IMAGE, END_OF_IMAGE):
+    for mark in PUBLISHED_MARKS:
         if mark not in words.get_vocab():
             raise CheckpointError(
-                f"the tokenizer in {folder} has no {mark}; Liquid's images stand between {BEGIN_OF_IMAGE} and "
-                f"{END_OF_IMAGE}: give a checkpoint of Liquid with the tokenizer files that it was trained with."
+                f"the tokenizer in {folder} has no {mark}, but Liquid needs {', '.join(PUBLISHED_MARKS)}; give a "
+                "checkpoint of Liquid with the tokenizer files that it was trained with."
             )
     num_codes = tokenizer.spec.codebook_size
     offset = own.vocab_size - num_codes

@@ -50,7 +50,7 @@ class VQGAN(ConvTokenizer):
         """
         self.check_images(images)
         with full_float32():
-            features = self.quant_conv(self.encoder(images)).permute(0, 2, 3, 1).float()
+            features = self.quant_conv(self.encoder(self.cast(images))).permute(0, 2, 3, 1).float()
             with torch.autocast(features.device.type, enabled=False):
                 codes = self.codebook.nearest(features.flatten(0, 2))
         return codes.view(len(images), -1, 1)

@@ -65,7 +65,7 @@ def write_answers(
             finite(model.word_logits(hidden).float()), uniforms[:, step]
         ),
         embed=lambda token: table(token)[:, None],
-        end=model.sequence.end,
+        ends=model.sequence.ends,
         heard=None if stream is None else tell,
     )
     finite.check()

@@ -1,8 +1,10 @@
 """The words around what is said and shown; free of torch."""
 
+import re
 from dataclasses import dataclass
 
 from vilau.errors import ConfigError
+from vilau.models.sizes import SPECIAL_TOKENS
 
 PROMPT_FORMS = ("plain", "published")
 NULLS = ("prompt", "learned")
@@ -36,6 +38,11 @@ class PromptConfig:
             raise ConfigError(f"prompt.form is {self.form!r}; write plain or published.")
         if self.null not in NULLS:
             raise ConfigError(f"prompt.null is {self.null!r}; write prompt or learned.")
+        if not re.fullmatch(r"<[^<>\s]+>", self.null_token) or self.null_token in SPECIAL_TOKENS:
+            raise ConfigError(
+                f"prompt.null_token is {self.null_token!r}; write a token of its own in angle brackets, such as "
+                f"{NULL_TOKEN}."
+            )
 
     @property
     def null_words(self) -> str:

@@ -105,9 +105,9 @@ class SequenceLayout:
         return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))))
 
     @property
-    def end(self) -> int:
-        """The id that ends an answer."""
-        return int(self.tokenizer.eos_token_id)
+    def ends(self) -> tuple[int, ...]:
+        """The ids that end an answer."""
+        return (int(self.tokenizer.eos_token_id),)
 
     def opening(self) -> list[int]:
         """Ids every row starts with: BOS."""

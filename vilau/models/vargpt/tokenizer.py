@@ -52,7 +52,7 @@ class MultiScaleVQVAE(ConvTokenizer):
         """
         self.check_images(images)
         with full_float32():
-            return self.quantizer(self.quant_conv(self.encoder(images))).codes[..., None]
+            return self.quantizer(self.quant_conv(self.encoder(self.cast(images)))).codes[..., None]
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, 1)`` to their vectors ``(B, P, Z)``, each scale's its own, not yet enlarged."""
