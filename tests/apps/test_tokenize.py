@@ -60,6 +60,20 @@ def codes_of(folder: str) -> torch.Tensor:
     return torch.from_numpy(np.stack(rows))
 
 
+def test_codes_are_another_image_tokenizers_too(
+    vilau: Command, tmp_path: Path, shards: Path
+) -> None:
+    """Of one by itself, and of a whole Liquid."""
+    tiny.vqgan().save(tmp_path / "vqgan")
+    tiny.liquid().save(tmp_path / "liquid")
+    images = to_float(pixels_of(shards))
+    for name in ("vqgan", "liquid"):
+        codes = tmp_path / f"{name}-codes"
+        assert vilau("data", "tokenize", shards, codes, "--tower", tmp_path / name)[0] == 0
+        with torch.inference_mode():
+            assert torch.equal(codes_of(str(codes)).long(), tiny.vqgan().encode(images))
+
+
 def test_codes_are_the_towers(
     vilau: Command, tower_folder: Path, model_folder: Path, shards: Path
 ) -> None:

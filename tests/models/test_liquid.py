@@ -15,6 +15,7 @@ from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
 from vilau.models.liquid.model import Liquid
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.vila_u.model import VilaU
+from vilau.types import MultimodalBatch
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +49,15 @@ def test_losses_are_those_of_a_language_model_over_one_vocabulary(model, form):
         expected = nats[bearing[:, 1:].flatten()].sum()
         torch.testing.assert_close(terms.sums[name].detach(), expected, rtol=1e-5, atol=1e-4)
         assert terms.counts[name] == int(bearing.sum())
+
+
+def test_stored_codes_are_as_good_as_pixels(model):
+    batch = forms_batch()
+    codes = model.tokenizer.encode(to_float(batch.images))
+    stored = MultimodalBatch(batch.images[:0], batch.documents, codes=codes)
+    pixels, found = model.losses(batch), model.losses(stored)
+    for name, total in pixels.sums.items():
+        assert torch.equal(found.sums[name], total)
 
 
 def test_codes_learn_as_words_do(model):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vilau.apps.common import TOWER_HELP, add_opening, at_least_one
+from vilau.apps.common import TOKENIZER_HELP, add_opening, at_least_one
 from vilau.apps.files import resumable, shard_folder
 from vilau.errors import ConfigError
 
@@ -24,7 +24,7 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to those of ``vilau data``."""
     parser = verbs.add_parser(
         "tokenize",
-        help="encode every image of a prepared set once with a frozen tower",
+        help="encode every image of a prepared set once with a frozen tower, or another image tokenizer",
         description="Encode every image of a prepared set once with a frozen tower. DST has the codes where SRC has "
         "images, and the same texts; pretraining and fine-tuning read it as data.path, with that tower alone. Codes "
         "are of the middle square, scaled to the tower's size: no random crop acts on them. What a run that was "
@@ -33,7 +33,7 @@ def add_parser(verbs: Any) -> None:
     )
     parser.add_argument("src", metavar="SRC", help="folder that vilau data prepare wrote, or world")
     parser.add_argument("dst", metavar="DST", help="folder to write")
-    parser.add_argument("--tower", required=True, metavar="PATH", help=TOWER_HELP)
+    parser.add_argument("--tower", required=True, metavar="PATH", help=TOKENIZER_HELP)
     add_opening(parser)
     parser.add_argument(
         "--batch-size", type=at_least_one, default=32, help="encoded at once (default: 32)"
@@ -52,7 +52,7 @@ def add_parser(verbs: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Encode and write; returns the exit code."""
     # Imported here: the command line must answer at once.
-    from vilau.apps.common import dtype_of, open_tower, say
+    from vilau.apps.common import dtype_of, open_tokenizer, say
     from vilau.data.preparing.tokenize import tokenize, unfinished
     from vilau.data.shards import MANIFEST, refuse_existing
 
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         refuse_existing(folder)
     _check_world(args)
     wanted, args.dtype = dtype_of(args.dtype), None
-    tower = open_tower(args.tower, args)
+    tower = open_tokenizer(args.tower, args)
     identity = tower.identity()  # of the weights as they are stored, whatever encodes
     tower = tower.to(wanted)
     source, coding = _source(args, tower), _coding(args.tower, tower, identity)
