@@ -11,6 +11,7 @@ from tests.models import tiny
 from vilau import load, load_tower
 from vilau.errors import DataError
 from vilau.layers.pixels import to_float
+from vilau.models.next_token.parts import Tokenized
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment, VideoSegment
@@ -175,3 +176,13 @@ def test_another_search_is_another_identity() -> None:
     found = tower.identity()
     tower.set_search("published")
     assert tower.identity() != found
+
+
+def test_vectors_that_are_known_are_not_looked_up_again(model: VilaU) -> None:
+    """A tower may round them otherwise than a sum of its codes' vectors would be."""
+    codes = torch.zeros(3, 16, 3, dtype=torch.int64)
+    vectors = torch.arange(3.0)[:, None, None].expand(3, 16, 32)
+    some = Tokenized(codes, vectors).at(torch.tensor([2, 0]))
+    assert some.vectors is not None
+    assert torch.equal(some.vectors[:, 0, 0], torch.tensor([2.0, 0.0]))
+    assert torch.equal(model.embed_codes(*some), model.project(some.vectors))

@@ -7,10 +7,12 @@ import vilau
 from tests.models import tiny
 from tests.models.forms import forms_batch
 from tests.training import pretrain_ranks, toys
-from vilau.costs import estimate
+from vilau.costs import counts, estimate
+from vilau.costs.parts import Unified
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.liquid.model import Liquid
+from vilau.models.sizes import PUBLISHED_LANGUAGES, LanguageConfig
 from vilau.training.evaluate import Evaluation
 from vilau.training.finetune import SupervisedFineTuning
 from vilau.training.pretrain import LiquidPretraining
@@ -118,6 +120,25 @@ def test_its_cost_is_that_of_what_is_built(tmp_path, null, form):
         data,
     )
     assert estimate(tuned)["parameters"] == parameters
+
+
+def test_a_drawn_position_costs_a_row_of_logits():
+    language = tiny.language(vocab_size=690)
+    model = Unified(tiny.sizes(), tiny.quantizer(depth=1), tiny.decoder(), language, None)
+    seen, drawn = (model.document(30, 4, drawn=count, images=1) for count in (0, 16))
+    _, logits = counts.language_model(language, 1)
+    assert drawn.flops - seen.flops == 16 * logits.flops == 16 * 2 * 690 * 32
+    assert drawn.parameters == seen.parameters
+
+
+@pytest.mark.parametrize(
+    ("source", "numbers"),
+    [("google/gemma-7b", 2 * 16 * 256), ("meta-llama/Llama-3.2-1B", 2 * 8 * 64)],
+)
+def test_what_a_token_keeps_in_the_cache_of_a_layer(source, numbers):
+    language = LanguageConfig(**PUBLISHED_LANGUAGES[source])
+    model = Unified(tiny.sizes(), tiny.quantizer(), tiny.decoder(), language, None)
+    assert model.cache_width == numbers
 
 
 def test_the_cost_with_an_image_tokenizer_of_convolutions_is_unknown(tmp_path):
