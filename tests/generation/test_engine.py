@@ -55,7 +55,7 @@ def written(script, num_tokens, heard=None):
         num_tokens=num_tokens,
         choose=lambda hidden, step: torch.tensor(script[step]),
         embed=lambda token: token.float()[:, None, None],
-        end=9,
+        ends=(9,),
         heard=heard,
     )
     return tokens.tolist(), fed
