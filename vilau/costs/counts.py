@@ -260,9 +260,7 @@ def language_model(config: LanguageConfig, tokens: int) -> tuple[Count, Count]:
     Attention is causal: half of the products of full attention.
     """
     E, M = config.hidden_size, config.mlp_size
-    head = config.extra.get("head_dim") or E // config.num_heads
-    wide = config.num_heads * head
-    narrow = config.extra.get("num_key_value_heads", config.num_heads) * head
+    wide, narrow = config.num_heads * config.head_width, config.key_value_width
     layer = (
         norm(tokens, E, bias=False).times(2)
         + linear(tokens, E, wide, bias=False)

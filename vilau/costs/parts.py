@@ -66,9 +66,7 @@ class Unified:
     @property
     def cache_width(self) -> int:
         """Numbers of one token's keys and values in one layer."""
-        language = self.language
-        head = language.extra.get("head_dim") or language.hidden_size // language.num_heads
-        return 2 * head * int(language.extra.get("num_key_value_heads", language.num_heads))
+        return 2 * self.language.key_value_width
 
     def document(self, tokens: int, targets: int, *, drawn: int, images: int) -> Count:
         """Count a row of ``tokens`` tokens with ``images`` that predicts ``targets`` words and ``drawn`` positions."""

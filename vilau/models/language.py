@@ -6,11 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    GemmaForCausalLM,
-    LlamaForCausalLM,
-    PreTrainedTokenizerBase,
-)
+from transformers import GemmaForCausalLM, LlamaForCausalLM, PreTrainedTokenizerBase
 
 from vilau.errors import ConfigError
 from vilau.layers.attention import LEAN, attention_name
@@ -56,7 +52,7 @@ def build_language_model(config: LanguageConfig) -> CausalLM:
     kind = CLASSES[config.architecture]
     config_class: Any = kind.config_class
     # Gemma's heads are of one width whatever the model's, unless they are told.
-    width = {"head_dim": config.hidden_size // config.num_heads} if kind is GemmaForCausalLM else {}
+    width = {"head_dim": config.head_width} if kind is GemmaForCausalLM else {}
     sizes = config_class(
         hidden_size=config.hidden_size,
         num_hidden_layers=config.num_layers,

@@ -174,6 +174,16 @@ class LanguageConfig:
                 f"{self.hidden_size}; write a divisor of {self.hidden_size}."
             )
 
+    @property
+    def head_width(self) -> int:
+        """Of an attention head: its own where ``extra`` says so (Gemma), else a share of ``hidden_size``."""
+        return int(self.extra.get("head_dim") or self.hidden_size // self.num_heads)
+
+    @property
+    def key_value_width(self) -> int:
+        """Of a token's keys, and of its values, in one layer."""
+        return self.head_width * int(self.extra.get("num_key_value_heads", self.num_heads))
+
 
 PUBLISHED_LANGUAGES: dict[str, dict[str, Any]] = {
     "meta-llama/Llama-2-7b-hf": {

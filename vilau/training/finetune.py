@@ -30,16 +30,7 @@ class SupervisedFineTuning(LanguageTraining):
         optimizer = given(OptimizerConfig(learning_rate=1e-4), optimizer)
         super().__init__(
             optimizer,
-            caption_dropout=caption_dropout,
-            loss_weights={"text": text_weight, "visual": visual_weight},
-            guidance_scale=guidance_scale,
-            loss_average=loss_average,
-            packing=packing,
-            length_groups=length_groups,
-            share_images=share_images,
-        )
-        self.remember(
-            checkpoint=checkpoint,
+            own={"checkpoint": checkpoint},
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
@@ -48,7 +39,6 @@ class SupervisedFineTuning(LanguageTraining):
             packing=packing,
             length_groups=length_groups,
             share_images=share_images,
-            optimizer=optimizer,
         )
         model = load(checkpoint, dtype=torch.float32)
         assert isinstance(model, NextTokenModel)  # as all that load opens are

@@ -46,15 +46,30 @@ class LanguageTraining(TrainingModule):
         self,
         optimizer: OptimizerConfig,
         *,
+        own: Mapping[str, Any],
         caption_dropout: float,
-        loss_weights: dict[str, float],
+        text_weight: float,
+        visual_weight: float,
         guidance_scale: float,
         loss_average: str,
         packing: bool,
         length_groups: int,
         share_images: bool,
     ) -> None:
+        """Take what all of them are told, and remember it beside a module's ``own`` hyper-parameters."""
         super().__init__(optimizer)
+        self.remember(
+            **own,
+            caption_dropout=caption_dropout,
+            text_weight=text_weight,
+            visual_weight=visual_weight,
+            guidance_scale=guidance_scale,
+            loss_average=loss_average,
+            packing=packing,
+            length_groups=length_groups,
+            share_images=share_images,
+            optimizer=optimizer,
+        )
         if not 0 <= caption_dropout <= 1:
             raise ConfigError(
                 f"model.caption_dropout is {caption_dropout}; write a share from 0 to 1."
@@ -63,7 +78,7 @@ class LanguageTraining(TrainingModule):
             raise ConfigError(f"model.length_groups is {length_groups}; write 1 or more.")
         check_loss_average(loss_average)
         self.caption_dropout = caption_dropout
-        self.loss_weights = loss_weights
+        self.loss_weights = {"text": text_weight, "visual": visual_weight}
         self.guidance_scale = guidance_scale
         self.loss_average, self.packing = loss_average, packing
         self.length_groups, self.share_images = length_groups, share_images

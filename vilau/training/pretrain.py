@@ -50,33 +50,25 @@ class MultimodalPretraining(LanguageTraining):
         read them (not published; a start, no layer: with it short runs learn faster).
         """
         optimizer = given(OptimizerConfig(learning_rate=5e-5), optimizer)
-        super().__init__(
-            optimizer,
-            caption_dropout=caption_dropout,
-            loss_weights={"text": text_weight, "visual": visual_weight},
-            guidance_scale=guidance_scale,
-            loss_average=loss_average,
-            packing=packing,
-            length_groups=length_groups,
-            share_images=share_images,
-        )
         language, head = given(LanguageConfig(), language), given(HeadConfig(), head)
         prompt = given(PromptConfig(), prompt)
-        self.remember(
-            tower_checkpoint=tower_checkpoint,
-            language=language,
-            head=head,
-            prompt=prompt,
+        super().__init__(
+            optimizer,
+            own={
+                "tower_checkpoint": tower_checkpoint,
+                "language": language,
+                "head": head,
+                "prompt": prompt,
+                "standardise_codes": standardise_codes,
+            },
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
             guidance_scale=guidance_scale,
-            standardise_codes=standardise_codes,
             loss_average=loss_average,
             packing=packing,
             length_groups=length_groups,
             share_images=share_images,
-            optimizer=optimizer,
         )
         self.standardise_codes = standardise_codes
         tower = load_tower(tower_checkpoint, dtype=torch.float32)
@@ -117,21 +109,14 @@ class LiquidPretraining(LanguageTraining):
         here: the release draws with 7. For the other settings see ``MultimodalPretraining``.
         """
         optimizer = given(OptimizerConfig(learning_rate=2e-5), optimizer)
+        language, prompt = given(LanguageConfig(), language), given(PromptConfig(), prompt)
         super().__init__(
             optimizer,
-            caption_dropout=caption_dropout,
-            loss_weights={"text": text_weight, "visual": visual_weight},
-            guidance_scale=guidance_scale,
-            loss_average=loss_average,
-            packing=packing,
-            length_groups=length_groups,
-            share_images=share_images,
-        )
-        language, prompt = given(LanguageConfig(), language), given(PromptConfig(), prompt)
-        self.remember(
-            tower_checkpoint=tower_checkpoint,
-            language=language,
-            prompt=prompt,
+            own={
+                "tower_checkpoint": tower_checkpoint,
+                "language": language,
+                "prompt": prompt,
+            },
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
@@ -140,7 +125,6 @@ class LiquidPretraining(LanguageTraining):
             packing=packing,
             length_groups=length_groups,
             share_images=share_images,
-            optimizer=optimizer,
         )
         tokenizer = load_tokenizer(tower_checkpoint, dtype=torch.float32)
         self.model = Liquid.start(tokenizer, language, prompt)

@@ -180,9 +180,8 @@ class Liquid(NextTokenModel):
 
     def word_logits(self, hidden: Tensor) -> Tensor:
         """See ``NextTokenModel.word_logits``: an answer is written in words alone."""
-        return self._logits(
-            hidden, slice(len(self.words))
-        )  # a table may be longer, before its codes
+        # Not up to the codes: a table may be longer than its words.
+        return self._logits(hidden, slice(len(self.words)))
 
     def _logits(self, hidden: Tensor, rows: slice) -> Tensor:
         """Logits of some rows, without computing the others where the table lies here whole."""
