@@ -130,6 +130,29 @@ def test_attention_in_bfloat16_is_right_within_its_rounding(block, monkeypatch):
         assert float((a.detach().double() - b.detach()).norm() / b.detach().norm()) < 0.01
 
 
+@pytest.mark.parametrize(("first", "left_out"), [(0, 0), (1, 0), (2, 2), (3, 2), (4, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_queries_that_no_one_reads_are_left_out_and_change_no_bit(
+    first, left_out, dtype, monkeypatch
+):
+    monkeypatch.setattr("vilau.layers.lean.BLOCK", 2)
+    torch.manual_seed(0)
+    results = []
+    given = torch.randn(B, T, 3 * HEADS * WIDTH).to(dtype)
+    weights = torch.randn(B, T - first, HEADS * WIDTH).to(dtype)
+    for start in (0, first):
+        qkv = given.clone().requires_grad_()
+        found = fused_attention(
+            qkv, heads=HEADS, kv_heads=HEADS, mask=causal(1, dtype), first=start
+        )
+        (found[:, first:] * weights).sum().backward()
+        results.append((found.detach(), qkv.grad))
+    (whole, grad_of_whole), (part, grad_of_part) = results
+    assert torch.equal(part[:, left_out:], whole[:, left_out:])
+    assert not part[:, :left_out].any()
+    assert torch.equal(grad_of_part, grad_of_whole)
+
+
 def test_asking_for_a_second_derivative_is_an_error():
     x = torch.randn(2, 4, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(gated_silu(x).square().sum(), x, create_graph=True)
@@ -242,9 +265,11 @@ def test_losses_and_all_gradients_of_a_model_equal_those_of_transformers_blocks(
         torch.testing.assert_close(grad, found[1][name], atol=1e-6, rtol=1e-4, msg=name)
 
 
-def test_the_last_block_computes_what_is_wanted_alone():
+@pytest.mark.parametrize("places", [[7, 1, 11], [9, 4, 11]], ids=str)
+def test_the_last_block_computes_what_is_wanted_alone(places, monkeypatch):
+    monkeypatch.setattr("vilau.layers.lean.BLOCK", 2)
     model, x = llama("lean"), torch.randn(2, 6, 32)
-    wanted = torch.tensor([7, 1, 11])
+    wanted = torch.tensor(places)
     whole = model.model(inputs_embeds=x, use_cache=False).last_hidden_state
     some = model.model(inputs_embeds=x, use_cache=False, wanted=wanted).last_hidden_state
     torch.testing.assert_close(some.flatten(0, 1)[wanted], whole.flatten(0, 1)[wanted])

@@ -109,8 +109,14 @@ class _Attention(torch.autograd.Function):
 
     @staticmethod
     @_in_given_dtypes
-    def forward(
-        ctx: Any, qkv: Tensor, turn: Tensor | None, mask: Tensor | None, heads: int, kv_heads: int
+    def forward(  # noqa: PLR0913 - autograd functions take no keywords
+        ctx: Any,
+        qkv: Tensor,
+        turn: Tensor | None,
+        mask: Tensor | None,
+        heads: int,
+        kv_heads: int,
+        first: int,
     ) -> Tensor:
         B, T, _ = qkv.shape
         parts = qkv.view(B, T, heads + 2 * kv_heads, -1)
@@ -119,17 +125,20 @@ class _Attention(torch.autograd.Function):
             turned = _turn(_copied(turned, _wide(qkv.dtype)), turn)
         query, key = turned.split([heads, kv_heads], dim=2)
         q, k, v = (_heads_first(part, heads, qkv.dtype) for part in (query, key, value))
-        if mask is not None and len(mask) > 1:
-            mask = mask[:, None].expand(-1, heads, -1, -1).flatten(0, 1)
+        blocks = _blocks(T, first, causal=mask is not None)
         found, kept = torch.empty_like(q), []
-        for here, seen in _blocks(T, causal=mask is not None):
-            scores = _scores(q[:, here], k[:, seen], None if mask is None else mask[:, here, seen])
+        found[:, : blocks[0][0].start] = 0
+        for here, seen in blocks:
+            scores = _scores(q[:, here], k[:, seen])
+            if mask is not None:
+                # Added in place, spread over the heads as it is: a copy for each head takes as long as the products.
+                scores.unflatten(0, (-1, heads)).add_(mask[:, None, here, seen])
             # In float32: torch's bfloat16 softmax takes up to twice as long where rows are no multiple of 32.
             weights = torch.softmax(scores, dim=-1, dtype=_wide(qkv.dtype)).to(qkv.dtype)
             torch.bmm(weights, v[:, seen], out=found[:, here])
             kept.append(weights)
         ctx.save_for_backward(q, k, v, turn, *kept)
-        ctx.heads, ctx.kv_heads, ctx.causal = heads, kv_heads, mask is not None
+        ctx.heads, ctx.kv_heads, ctx.blocks = heads, kv_heads, blocks
         return found.view(B, heads, T, -1).transpose(1, 2).flatten(2)
 
     @staticmethod
@@ -141,9 +150,10 @@ class _Attention(torch.autograd.Function):
         heads, kv_heads = ctx.heads, ctx.kv_heads
         grad = _heads_first(grad.view(B, T, heads, -1), heads, grad.dtype)
         grad_q = torch.empty_like(q)
+        grad_q[:, : ctx.blocks[0][0].start] = 0
         # Sums over blocks, so not in bfloat16.
         grad_k, grad_v = (torch.zeros_like(part, dtype=_wide(part.dtype)) for part in (k, v))
-        for (here, seen), weights in zip(_blocks(T, causal=ctx.causal), kept, strict=True):
+        for (here, seen), weights in zip(ctx.blocks, kept, strict=True):
             given = grad[:, here]
             grad_v[:, seen] += torch.bmm(weights.transpose(1, 2), given)
             grad_weights = torch.bmm(given, v[:, seen].transpose(1, 2))
@@ -158,25 +168,25 @@ class _Attention(torch.autograd.Function):
         wide *= q.shape[-1] ** -0.5
         turned.copy_(wide if turn is None else _turn(wide, turn.conj()))
         value.copy_(_tokens_first(grad_v, heads, kv_heads))
-        return grads.flatten(2), None, None, None, None
+        return grads.flatten(2), None, None, None, None, None
 
 
-def _blocks(T: int, *, causal: bool) -> list[tuple[slice, slice]]:
+def _blocks(T: int, first: int, *, causal: bool) -> list[tuple[slice, slice]]:
     """Queries that are computed together, and the keys they may see: what comes after a block stays out of it.
 
-    Half of all products, and what lies between them fits the cache.
+    Half of all products, and what lies between them fits the cache. Blocks that end before the query ``first`` are left
+    out, and none is moved: sums of the others are those of all blocks, to the last bit.
     """
     if not causal:
         return [(slice(0, T), slice(0, T))]
-    spans = [(start, min(start + BLOCK, T)) for start in range(0, T, BLOCK)]
+    spans = [(start, min(start + BLOCK, T)) for start in range(first - first % BLOCK, T, BLOCK)]
     return [(slice(start, end), slice(0, end)) for start, end in spans]
 
 
-def _scores(q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
-    scale = q.shape[-1] ** -0.5
-    if mask is None:
-        return torch.bmm(q, k.transpose(1, 2)).mul_(scale)
-    return torch.baddbmm(mask, q, k.transpose(1, 2), alpha=scale)
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    scores = q.new_empty(len(q), q.shape[1], k.shape[1])
+    # What was in it is not read where beta is 0; the product is scaled before it is rounded.
+    return scores.baddbmm_(q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
 
 
 def _turn(x: Tensor, turn: Tensor) -> Tensor:
@@ -206,8 +216,14 @@ def _tokens_first(x: Tensor, heads: int, kept: int) -> Tensor:
     return x.transpose(1, 2)
 
 
-def fused_attention(
-    qkv: Tensor, *, heads: int, kv_heads: int, mask: Tensor | None, turn: Tensor | None = None
+def fused_attention(  # noqa: PLR0913
+    qkv: Tensor,
+    *,
+    heads: int,
+    kv_heads: int,
+    mask: Tensor | None,
+    turn: Tensor | None = None,
+    first: int = 0,
 ) -> Tensor:
     """Softmax attention of queries, keys and values that one product made: ``(B, T, (H + 2 K) d)`` to ``(B, T, H d)``.
 
@@ -219,8 +235,10 @@ def fused_attention(
             that comes after it. None: every query sees everything.
         turn: rotary positions, complex ``(B or 1, T, 1, d / 2)``: query and key entries 2i and 2i + 1 are turned
             as one complex number (transformers keeps entries i and i + d / 2: see ``neighbours``).
+        first: the first query, 0 to T - 1, that anyone reads the result of; with a mask, what stands before it in the
+            result means nothing.
     """
-    return _Attention.apply(qkv, turn, mask, heads, kv_heads)
+    return _Attention.apply(qkv, turn, mask, heads, kv_heads, first)
 
 
 def neighbours(weight: Tensor, head_width: int) -> Tensor:

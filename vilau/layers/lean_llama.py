@@ -52,9 +52,11 @@ class LeanDecoderLayer(LlamaDecoderLayer):
                 **kwargs,
             )
         x, part = hidden_states, self.self_attn
-        y = self._attended(x, attention_mask, position_embeddings)
-        last = part.layer_idx == part.config.num_hidden_layers - 1
-        if last and wanted is not None:
+        if part.layer_idx < part.config.num_hidden_layers - 1:
+            wanted = None
+        first = int((wanted % x.shape[1]).min()) if wanted is not None and len(wanted) else 0
+        y = self._attended(x, attention_mask, position_embeddings, first)
+        if wanted is not None:
             # Every token is a key and a value here too; from here on no token needs another.
             some = self._gated(x.flatten(0, 1)[wanted], y.flatten(0, 1)[wanted])
             return torch.zeros_like(x).flatten(0, 1).index_copy(0, wanted, some).view_as(x)
@@ -66,17 +68,20 @@ class LeanDecoderLayer(LlamaDecoderLayer):
         linears = (a.q_proj, a.k_proj, a.v_proj, a.o_proj, m.gate_proj, m.up_proj, m.down_proj)
         return all(type(one) is nn.Linear for one in linears)
 
-    def _attended(self, x: Tensor, mask: Tensor | None, positions: tuple[Tensor, Tensor]) -> Tensor:
-        """What the heads found, ``(B, T, H d)``, before it is projected."""
+    def _attended(
+        self, x: Tensor, mask: Tensor | None, positions: tuple[Tensor, Tensor], first: int
+    ) -> Tensor:
+        """What the heads found, ``(B, T, H d)``, before it is projected; nothing is read before place ``first``."""
         part, dtype, norm = self.self_attn, product_dtype(x), self.input_layernorm
         d = part.head_dim
         h = rms_norm(x, norm.weight, norm.variance_epsilon, dtype)
         query, key = (neighbours(one.weight, d) for one in (part.q_proj, part.k_proj))
         # One product for all three, and one copy of the weights in its dtype.
         qkv = F.linear(h, torch.cat([query, key, part.v_proj.weight]).to(dtype))
-        if mask is not None:
+        mask = None if mask is None else mask[:, 0]
+        if mask is not None and mask.dtype != dtype:
             # float32's lowest number is -inf in bfloat16; see lean_attention.
-            mask = mask[:, 0].clamp(min=torch.finfo(dtype).min).to(dtype)
+            mask = mask.clamp(min=torch.finfo(dtype).min).to(dtype)
         wide = torch.promote_types(dtype, torch.float32)
         cos, sin = (entry[..., : d // 2].to(wide) for entry in positions)
         return fused_attention(
@@ -85,6 +90,7 @@ class LeanDecoderLayer(LlamaDecoderLayer):
             kv_heads=len(key) // d,
             mask=mask,
             turn=torch.complex(cos, sin)[:, :, None],
+            first=first,
         )
 
     def _gated(self, x: Tensor, y: Tensor) -> Tensor:

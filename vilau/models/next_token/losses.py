@@ -10,6 +10,7 @@ from torch import Tensor
 from vilau.errors import DataError
 from vilau.layers.attention import LEAN
 from vilau.layers.isolation import WITH_MASK, isolating_arguments
+from vilau.layers.lean import product_dtype
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import LossTerms
 from vilau.models.next_token.parts import Parts, embedded
@@ -106,13 +107,16 @@ def _states(model: Parts, layout: Layout, inputs_BTE: Tensor) -> Tensor:
     """Last states ``(B, T, E)`` of the language model; what stands in padding means nothing."""
     body = model.language.model
     attention = str(body.config._attn_implementation)
-    # Blocks of ours need not compute what no loss reads.
-    lean = {"wanted": _sources(layout)} if attention == LEAN else {}
+    lean, dtype = {}, inputs_BTE.dtype
+    if (
+        attention == LEAN
+    ):  # blocks of ours need not compute what no loss reads, and take the mask as their products do
+        lean, dtype = {"wanted": _sources(layout)}, product_dtype(inputs_BTE)
     if layout.documents is None or layout.positions is None:
         # Right padding lies after every real token, so the causal mask alone keeps it out.
         return body(inputs_embeds=inputs_BTE, use_cache=False, **lean).last_hidden_state
     arguments = lean | isolating_arguments(
-        attention, layout.documents, dtype=inputs_BTE.dtype, prefixes_BT=layout.prefixes
+        attention, layout.documents, dtype=dtype, prefixes_BT=layout.prefixes
     )
     positions_BT = layout.positions
     flat = "attention_mask" not in arguments
