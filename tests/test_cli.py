@@ -281,7 +281,7 @@ def test_ctrl_c_says_how_to_go_on(
     def interrupted(*_: object, **__: object) -> str:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vilau.study.session.plan_study", interrupted)
+    monkeypatch.setattr("vilau.study.session.plans_text", interrupted)
     assert main(["plan", "x.yaml"]) == 130
     assert "stopped; the same command goes on from here." in capsys.readouterr().err
 

@@ -238,10 +238,8 @@ def _whole(flag: str, text: str, least: int = 0) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     jobs = None if args.jobs is None else _whole("--jobs", args.jobs, least=1)
-    return max(
-        session.run_study(path, _options(args), runs=args.runs, jobs=jobs, fresh=args.fresh)
-        for path in args.study
-    )
+    options = _options(args)
+    return session.run_studies(args.study, options, runs=args.runs, jobs=jobs, fresh=args.fresh)
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -250,8 +248,7 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    for path in args.study:
-        print(session.plan_study(path, _options(args), runs=args.runs), end="\n\n")
+    print(session.plans_text(args.study, _options(args), runs=args.runs), end="\n\n")
     return 0
 
 

@@ -120,9 +120,9 @@ def test_a_stage_killed_anywhere_resumes_to_the_same_bits(
     )
     codes = []
     for _ in range(2):
-        engine = Engine(plan, Store(tmp_path / "runs"), launcher=Unclosed(forge), jobs=2)
+        engine = Engine([plan], Store(tmp_path / "runs"), launcher=Unclosed(forge), jobs=2)
         engine.threads = 1
-        codes.append(engine.run().exit_code)
+        codes.append(engine.run()[0].exit_code)
     assert marker.exists()
     assert codes == [1, 0]
     assert numbers(plan, engine.store) == plain

@@ -4,13 +4,13 @@ import io
 import json
 import signal
 import time
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
 from tests.study.conftest import Workshop
+from tests.study.fakes import FakeLauncher
 from vilau.errors import ConfigError, VilauError
 from vilau.study.display import Display, Running, clock, line_of
 from vilau.study.plan import Plan
@@ -19,88 +19,25 @@ from vilau.study.session import link_plan, need_devices
 from vilau.study.store import Store, run_lock, write_json
 
 
-class FakeOutput:
-    def __init__(self, lines: list[str]) -> None:
-        self.lines = lines
-
-    def tail(self) -> list[str]:
-        return self.lines
-
-    def error(self) -> str | None:
-        found = [line.removeprefix("error: ") for line in self.lines if line.startswith("error: ")]
-        return found[-1] if found else None
-
-
-class FakeChild:
-    def __init__(self, code: int | None, lines: list[str]) -> None:
-        self.output = FakeOutput(lines)
-        self.code = code
-        self.signals: list[int] = []
-
-    def poll(self) -> int | None:
-        return self.code
-
-    def signal(self, number: int) -> None:
-        self.signals.append(number)
-        self.code = -number if self.code is None else self.code
-
-
-class FakeLauncher:
-    """End every stage at once; ``codes`` says with which exit code (None: it runs on)."""
-
-    def __init__(
-        self,
-        codes: dict[str, int | None] | None = None,
-        accuracy: float = 0.9,
-        said: str = "",
-    ) -> None:
-        self.codes = codes or {}
-        self.said = said
-        self.accuracy = accuracy
-        self.launched: list[str] = []
-        self.environments: list[Mapping[str, str]] = []
-        self.children: list[FakeChild] = []
-        self.closed = False
-
-    def launch(
-        self, arguments: Sequence[str], environment: Mapping[str, str], log: Path
-    ) -> FakeChild:
-        verb, *rest = arguments
-        name = "check" if verb == "check" else Path(rest[1]).parent.name
-        self.launched.append(name)
-        self.environments.append(environment)
-        code = self.codes.get(name.split("-")[0], 0)
-        lines = ["Traceback", "error: key x is wrong; write y."] if code == 2 else ["boom"]
-        if code == 0 and verb != "check":
-            metrics = {"val/accuracy": self.accuracy, "test/accuracy": self.accuracy}
-            log.write_text(self.said)
-            write_json(log.parent / "metrics.json", {"finished": True, "metrics": metrics})
-        self.children.append(FakeChild(code, lines))
-        return self.children[-1]
-
-    def close(self) -> None:
-        self.closed = True
-
-
 def engine(
     plan: Plan, tmp_path: Path, launcher: FakeLauncher, **options: object
 ) -> tuple[Engine, io.StringIO]:
     stream = io.StringIO()
     store = Store(tmp_path / "runs")
-    made = Engine(plan, store, launcher=launcher, display=Display(stream), **options)  # type: ignore[arg-type]
+    made = Engine([plan], store, launcher=launcher, display=Display(stream), **options)  # type: ignore[arg-type]
     return made, stream
 
 
 def test_every_run_is_started_once_after_its_inputs(shop: Workshop, tmp_path: Path) -> None:
     launcher = FakeLauncher()
     made, stream = engine(shop.plan(), tmp_path, launcher)
-    outcome = made.run()
-    plan = made.plan
+    (outcome,) = made.run()
+    (plan,) = made.plans
     assert sorted(launcher.launched) == sorted(plan.runs)
     for name in plan.runs:
         for other in plan.after[name]:
             assert launcher.launched.index(other) < launcher.launched.index(name)
-    assert outcome.finished == outcome.trained == set(plan.runs)
+    assert outcome.finished == made.trained == set(plan.runs)
     assert outcome.exit_code == 0
     assert launcher.closed
     assert "first · Quiet" in stream.getvalue()
@@ -114,16 +51,16 @@ def test_what_a_user_should_see_of_a_run_is_repeated(
     said = f"Seed set to 0\n 3%\r{line}\n{line}\n"
     made, stream = engine(shop.plan(), tmp_path, FakeLauncher(said=said))
     made.run()
-    assert stream.getvalue().count(f"  ! {line}") == len(made.plan.runs)
+    assert stream.getvalue().count(f"  ! {line}") == len(made.plans[0].runs)
 
 
 def test_a_second_start_trains_nothing(shop: Workshop, tmp_path: Path) -> None:
     engine(shop.plan(), tmp_path, FakeLauncher())[0].run()
     launcher = FakeLauncher()
     made, stream = engine(shop.plan(), tmp_path, launcher, check=["check"])
-    outcome = made.run()
+    (outcome,) = made.run()
     assert launcher.launched == []
-    assert (len(outcome.finished), outcome.trained) == (6, set())
+    assert (len(outcome.finished), made.trained) == (6, set())
     assert "6 finished, 0 to run" in stream.getvalue()
 
 
@@ -140,7 +77,7 @@ def test_fresh_trains_everything_anew(shop: Workshop, tmp_path: Path) -> None:
 def test_run_yaml_is_complete_and_says_how_to_run_it(shop: Workshop, tmp_path: Path) -> None:
     made, _ = engine(shop.plan(), tmp_path, FakeLauncher(), jobs=2)
     made.run()
-    plan = made.plan
+    (plan,) = made.plans
     cell = plan.cell("noisy", 0, "second")
     assert cell is not None
     path = tmp_path / "runs/.store" / cell.run / "run.yaml"
@@ -178,7 +115,7 @@ def test_jobs_limit_what_runs_side_by_side(shop: Workshop, tmp_path: Path) -> No
 def test_a_gate_stops_later_stages(shop: Workshop, tmp_path: Path) -> None:
     launcher = FakeLauncher(accuracy=0.4)
     made, stream = engine(shop.plan(), tmp_path, launcher, jobs=1)
-    outcome = made.run()
+    (outcome,) = made.run()
     assert len(launcher.launched) == 1
     assert outcome.exit_code == 1
     sentence = (
@@ -193,14 +130,14 @@ def test_a_gate_stops_later_stages(shop: Workshop, tmp_path: Path) -> None:
 def test_a_shut_gate_of_a_finished_run_stays_shut(shop: Workshop, tmp_path: Path) -> None:
     engine(shop.plan(), tmp_path, FakeLauncher(accuracy=0.4), jobs=1)[0].run()
     launcher = FakeLauncher()
-    outcome = engine(shop.plan(), tmp_path, launcher, jobs=1)[0].run()
+    (outcome,) = engine(shop.plan(), tmp_path, launcher, jobs=1)[0].run()
     assert launcher.launched == []
     assert "the gate asks for" in outcome.gate
 
 
 def test_a_gate_on_a_metric_that_was_not_logged(shop: Workshop, tmp_path: Path) -> None:
     shop.replace("gate: {val/accuracy", "gate: {val/acuracy")
-    outcome = engine(shop.plan(), tmp_path, FakeLauncher(), jobs=1)[0].run()
+    (outcome,) = engine(shop.plan(), tmp_path, FakeLauncher(), jobs=1)[0].run()
     assert "the gate val/acuracy >= 0.5 cannot be checked" in outcome.gate
     assert "val/accuracy" in outcome.gate
 
@@ -210,7 +147,7 @@ def test_a_crash_skips_what_needs_it_and_lets_the_rest_finish(
 ) -> None:
     launcher = FakeLauncher({"second": 1})
     made, stream = engine(shop.plan(), tmp_path, launcher)
-    outcome = made.run()
+    (outcome,) = made.run()
     assert outcome.exit_code == 1
     assert len([n for n in launcher.launched if n.startswith("first")]) == 2
     assert not [n for n in launcher.launched if n.startswith("evaluate")]
@@ -255,7 +192,7 @@ def test_another_engine_is_waited_for(
             assert made._step()
         assert launcher.launched == []
         write_json(run_dir / "metrics.json", {"finished": True, "metrics": {"val/accuracy": 1}})
-    outcome = made.run()
+    (outcome,) = made.run()
     assert launcher.launched == []  # the other one finished it
     assert outcome.finished == {name}
     assert stream.getvalue().count("another process runs") == 1
@@ -272,7 +209,7 @@ def test_a_child_that_finds_the_run_taken_is_no_failure(
     made._step()
     made._step()
     launcher.codes = {}
-    assert made.run().exit_code == 0
+    assert made.run()[0].exit_code == 0
 
 
 def test_ctrl_c_stops_the_children(shop: Workshop, tmp_path: Path) -> None:
@@ -298,12 +235,12 @@ def test_ctrl_c_stops_the_children(shop: Workshop, tmp_path: Path) -> None:
 def test_links_follow_the_plan(shop: Workshop, tmp_path: Path) -> None:
     made, _ = engine(shop.plan(), tmp_path, FakeLauncher())
     made.run()
-    link_plan(made.plan, made.store)
+    link_plan(made.plans[0], made.store)
     runs = tmp_path / "runs/toy"
     assert json.loads((runs / "quiet/first/metrics.json").read_text())["finished"]
     made, _ = engine(shop.plan(seeds=[0, 1]), tmp_path, FakeLauncher())
     made.run()
-    link_plan(made.plan, made.store)
+    link_plan(made.plans[0], made.store)
     assert (runs / "quiet/seed1/first/metrics.json").exists()
     assert not (runs / "quiet/first").exists()
 

@@ -29,13 +29,13 @@ class Display:
     every ``every_s`` seconds the running stages are told once more.
 
     Args:
-        stream: where to print.
+        stream: where to print; None: the standard output.
         every_s: seconds between two reports where the stream is no terminal.
     """
 
-    def __init__(self, stream: TextIO = sys.stdout, every_s: float = 30.0) -> None:
-        self._stream = stream
-        self._live = stream.isatty()
+    def __init__(self, stream: TextIO | None = None, every_s: float = 30.0) -> None:
+        self._stream = stream or sys.stdout
+        self._live = self._stream.isatty()
         self._every_s = every_s
         self._drawn = 0
         self._told_s: float | None = None

@@ -13,8 +13,6 @@ class Outcome:
     """What came of a plan."""
 
     finished: set[str] = field(default_factory=set)
-    trained: set[str] = field(default_factory=set)
-    """Runs that this engine itself brought to their end."""
     failed: dict[str, str] = field(default_factory=dict)
     """Run name -> why it has no result."""
     exit_code: int = 0

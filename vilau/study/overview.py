@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from vilau.errors import VilauError
 from vilau.study.forecast import cost_of, cost_texts, total_text
 from vilau.study.load import load_study
 from vilau.study.outcome import run_title
-from vilau.study.plan import Options, Plan, Run, make_plan
+from vilau.study.plan import Options, Plan, Run, joined, make_plan
 from vilau.study.store import Store, read_json, run_lock
 
 
@@ -43,6 +44,19 @@ def plan_text(plan: Plan, store: Store) -> str:
     total = total_text(plan, todo, begun)
     lines += [total] if total else []
     return "\n".join(lines)
+
+
+def together_text(plans: Sequence[Plan], store: Store) -> str:
+    """Return how many runs several studies have between them, and how long these take side by side."""
+    all_of_them = joined(plans)
+    runs = all_of_them.runs
+    states = {name: _state(store, name) for name in runs}
+    todo = {name: cost_of(all_of_them, runs[name]) for name in runs if states[name] != "finished"}
+    lines = [
+        f"together: {len(runs)} different runs, {len(runs) - len(todo)} finished, {len(todo)} to run"
+    ]
+    total = total_text(all_of_them, todo, sum(states[name] != "to run" for name in todo))
+    return "\n".join([*lines, *([total] if total else [])])
 
 
 def studies_text(folder: Path, store: Store) -> str:

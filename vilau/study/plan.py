@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Collection, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vilau.errors import ConfigError
@@ -167,6 +167,16 @@ def make_plan(study: Study, options: Options) -> Plan:
         for variant in variants:
             _add_chain(plan, variant, seed, stages, configs)
     return plan
+
+
+def joined(plans: Sequence[Plan]) -> Plan:
+    """Return one plan with the runs of several, for what is counted of all of them; study and table are the first's."""
+    after: dict[str, set[str]] = {}
+    for plan in plans:
+        for name, before in plan.after.items():
+            after.setdefault(name, set()).update(before)
+    runs = {name: run for plan in reversed(plans) for name, run in plan.runs.items()}
+    return replace(plans[0], runs={name: runs[name] for name in after}, after=after, cells=[])
 
 
 def run_config(

@@ -1,10 +1,13 @@
-"""Run a plan: independent runs side by side, one process each, finished ones kept, cut ones resumed.
+"""Run plans: independent runs side by side, one process each, finished ones kept, cut ones resumed.
+
+Several studies are run together: a run that they share is trained once, and while one study has but a chain of
+stages to go through, the runs of the next take the other cores.
 
 What happens when something goes wrong:
 
 * a mistake of the user's (exit code 2) stops everything at once, because it would come again;
 * a crash lets runs that do not need the crashed one go on, and skips those that do;
-* a gate whose condition fails lets running stages end and starts no further one;
+* a gate whose condition fails lets running stages end and starts no further one of its study;
 * Ctrl-C or SIGTERM stops all children (they write a checkpoint first) and says how to go on.
 """
 
@@ -13,10 +16,11 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import yaml
 
@@ -44,24 +48,26 @@ class _Job:
 
 
 class Engine:
-    """Bring every run of a plan to its end.
+    """Bring every run of some plans to its end.
 
     Args:
-        plan: what to run.
+        plans: what to run, one for each study; where not all can go at once, the first comes first.
         store: where the runs live.
-        jobs: how many processes side by side; None: one per core or card, as many as the plan can
+        jobs: how many processes side by side; None: one per core or card, as many as the plans can
             use.
-        fresh: erase finished and half-finished runs of the plan and train them anew.
+        fresh: erase finished and half-finished runs of the plans and train them anew.
         display: where progress is shown.
         launcher: how processes are started.
         cards: ids of the graphics cards to share out, where every run takes one.
-        check: arguments of ``vilau`` that check the whole study; run beside the first stages, so
+        check: arguments of ``vilau`` that check the whole studies; run beside the first stages, so
             that a mistake in the last stage shows in seconds and not after hours.
+        on_end: called once for each plan, with its place among the plans and what came of it, as soon as nothing
+            more will be run for it.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plans: Sequence[Plan],
         store: Store,
         *,
         jobs: int | None = None,
@@ -70,38 +76,42 @@ class Engine:
         launcher: Launcher | None = None,
         cards: Sequence[str] = (),
         check: list[str] | None = None,
+        on_end: Callable[[int, Outcome], None] = lambda index, outcome: None,
     ) -> None:
-        self.plan, self.store, self.fresh = plan, store, fresh
-        on_cpu = plan.trainer.get("accelerator") == "cpu"
+        self.plans, self.store, self.fresh = list(plans), store, fresh
+        on_cpu = self.plans[0].trainer.get("accelerator") == "cpu"
         cores = available_cores()
-        # One core per run whatever the plan's width: numbers must not change with ``--only``. A
+        # One core per run whatever the plans' width: numbers must not change with ``--only``. A
         # graphics card is not shared unless the user says so.
-        self.jobs = jobs or (cores if on_cpu else min(max(1, len(cards)), plan.width()))
+        width = sum(plan.width() for plan in self.plans)
+        self.jobs = jobs or (cores if on_cpu else min(max(1, len(cards)), width))
         self.cards = list(cards)
         self.threads = max(1, cores // self.jobs) if on_cpu else None
         self.display = display or Display()
         self.launcher = launcher or Spawner()
-        self.outcome = Outcome()
+        self.outcomes = [Outcome() for _ in self.plans]
+        self.trained: set[str] = set()
+        """Runs that this engine itself has started."""
+        self._on_end, self._told_of = on_end, set[int]()
         self._check_arguments = check
         self._check: Child | None = None
         self._jobs: dict[str, _Job] = {}
         self._busy_until_s: dict[str, float] = {}
 
-    def run(self) -> Outcome:
-        """Run everything that is not finished yet.
+    def run(self) -> list[Outcome]:
+        """Run everything that is not finished yet; return what came of each plan, in their order.
 
         Raises:
             KeyboardInterrupt: the user stopped it; all children are gone by then.
             VilauError: a mistake of the user's, told by a child or found before any was started.
         """
         self.store.prepare()
-        todo = [name for name in self.plan.runs if self._settle(name) is None]
-        self._say_plan(todo)
-        if not todo:
-            return self.outcome
+        for plan, todo in zip(self.plans, self._open(), strict=True):
+            self._say_plan(plan, len(todo))
         previous = signal.signal(signal.SIGTERM, _as_interrupt)
         try:
-            self._start_check()
+            if any(self._open()):
+                self._start_check()
             while self._step():
                 time.sleep(_POLL_S)
         finally:
@@ -110,7 +120,7 @@ class Engine:
             finally:
                 signal.signal(signal.SIGTERM, previous)
                 self.launcher.close()
-        return self.outcome
+        return self.outcomes
 
     def _stop(self) -> None:
         if self._jobs:
@@ -127,59 +137,71 @@ class Engine:
                 del self._jobs[name]
                 self._ended(job, code)
         self._look_at_check()
-        waiting = [name for name in self.plan.runs if self._settle(name) is None]
-        for name in waiting:
-            if name not in self._jobs and self._ready(name):
-                self._start(self.plan.runs[name])
+        waiting = self._open()
+        for place, names in enumerate(waiting):
+            for name in names:
+                if name not in self._jobs and self._ready(place, name):
+                    self._start(self.plans[place], self.plans[place].runs[name])
         self.display.show(
             [
                 Running(self.title(name), job.started_s, read_json(self._file(name, "status.json")))
                 for name, job in self._jobs.items()
             ],
-            len(self.outcome.finished),
-            len(self.plan.runs),
+            len(set[str]().union(*(outcome.finished for outcome in self.outcomes))),
+            len(set[str]().union(*(plan.runs for plan in self.plans))),
         )
-        return bool(self._jobs) or any(name not in self._jobs for name in waiting)
+        for place, names in enumerate(waiting):
+            if not names and place not in self._told_of:
+                self._told_of.add(place)
+                self._on_end(place, self.outcomes[place])
+        return any(waiting)
 
     # ------------------------------------------------------------------ before a run
 
-    def _settle(self, name: str) -> str | None:
-        """Return ``finished`` or ``failed`` for a run that needs nothing more, else None."""
-        if name in self.outcome.finished:
-            return "finished"
-        if name in self.outcome.failed:
-            return "failed"
-        if name in self._jobs:
-            return None
-        metrics = self.store.metrics(name)
-        if metrics is not None and (not self.fresh or name in self.outcome.trained):
-            self._finished(name)
-            return "finished"
-        lost = [other for other in self.plan.after[name] if other in self.outcome.failed]
-        if lost or self.outcome.gate:
-            because = self.outcome.gate or f"{self.title(lost[0])} has no result"
-            self.outcome.failed[name] = f"not run: {because}"
-            return "failed"
-        return None
+    def _open(self) -> list[list[str]]:
+        """Return for each plan the runs that wait or go on."""
+        return [
+            [name for name in plan.runs if not self._settled(plan, outcome, name)]
+            for plan, outcome in zip(self.plans, self.outcomes, strict=True)
+        ]
 
-    def _ready(self, name: str) -> bool:
+    def _settled(self, plan: Plan, outcome: Outcome, name: str) -> bool:
+        """Tell whether a plan asks no more of a run: it is finished, or lost."""
+        if name in outcome.finished or name in outcome.failed:
+            return True
+        if name in self._jobs:
+            return False
+        metrics = self.store.metrics(name)
+        if metrics is not None and (not self.fresh or name in self.trained):
+            outcome.finished.add(name)
+            self._look_at_gates(plan, outcome, name, metrics)
+            return True
+        lost = [other for other in plan.after[name] if other in outcome.failed]
+        if lost or outcome.gate:
+            because = outcome.gate or f"{run_title(plan, lost[0])} has no result"
+            outcome.failed[name] = f"not run: {because}"
+            return True
+        return False
+
+    def _ready(self, place: int, name: str) -> bool:
         return (
             len(self._jobs) < self.jobs
-            and self.plan.after[name] <= self.outcome.finished
+            and not self.outcomes[place].gate
+            and self.plans[place].after[name] <= self.outcomes[place].finished
             and time.monotonic() >= self._busy_until_s.get(name, 0.0)
         )
 
-    def _start(self, run: Run) -> None:
+    def _start(self, plan: Plan, run: Run) -> None:
         """Write ``run.yaml`` and start the process, unless someone else is at the same run."""
         run_dir = self.store.run_dir(run.name)
         with run_lock(run_dir) as mine:
             if not mine:
                 self._wait_for_other(run.name)
                 return
-            if self.fresh and run.name not in self.outcome.trained:
+            if self.fresh and run.name not in self.trained:
                 erase(run_dir)
             threads = self._threads(run_dir)
-            self._write_config(run, run_dir, threads)
+            self._write_config(plan, run, run_dir, threads)
         (run_dir / "status.json").unlink(missing_ok=True)
         environment = {"VILAU_CACHE": str(self.store.data_dir()), "TOKENIZERS_PARALLELISM": "false"}
         if threads is not None:
@@ -194,7 +216,7 @@ class Engine:
             run_dir / "log.txt",
         )
         self._jobs[run.name] = _Job(run, child, time.monotonic(), card)
-        self.outcome.trained.add(run.name)
+        self.trained.add(run.name)
         self.display.say(f"▸ {self.title(run.name)}  ({run.name})")
 
     def _free_card(self) -> str | None:
@@ -214,13 +236,13 @@ class Engine:
         found = before.get("threads") if has_started and isinstance(before, dict) else None
         return found if isinstance(found, int) else self.threads
 
-    def _write_config(self, run: Run, run_dir: Path, threads: int | None) -> None:
+    def _write_config(self, plan: Plan, run: Run, run_dir: Path, threads: int | None) -> None:
         products = {name: str(self.store.product(name)) for name in run.inputs.values()}
-        config = run_config(self.plan, run, products, threads=threads)
+        config = run_config(plan, run, products, threads=threads)
         path = run_dir / "run.yaml"
         head = (
-            f"# Stage {run.stage.name} of study {self.plan.study.name}, seed {run.seed},"
-            f" scale {self.plan.scale}. Run it alone:\n"
+            f"# Stage {run.stage.name} of study {plan.study.name}, seed {run.seed},"
+            f" scale {plan.scale}. Run it alone:\n"
             f"#   vilau {run.stage.command} --config {path}\n"
         )
         body = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -240,9 +262,8 @@ class Engine:
             self.display.say(f"✓ {self.title(name)}  {clock(seconds)}")
             for warning in _warnings(self.store.run_dir(name) / "log.txt"):
                 self.display.say(f"  ! {warning}")
-            self._finished(name)
         elif code == BUSY:
-            self.outcome.trained.discard(name)
+            self.trained.discard(name)
             self._wait_for_other(name)
         elif code == 2:
             self._checked_first()
@@ -251,17 +272,21 @@ class Engine:
             log = self._file(name, "log.txt")
             last = "\n    ".join(line for line in job.child.output.tail()[-12:] if line.strip())
             self.display.say(f"✗ {self.title(name)} crashed ({_how(code)}):\n    {last}\n  {log}")
-            self.outcome.failed[name] = f"crashed ({_how(code)}), see {log}"
-            self.outcome.exit_code = 1
+            for plan, outcome in zip(self.plans, self.outcomes, strict=True):
+                if name in plan.runs:
+                    outcome.failed[name] = f"crashed ({_how(code)}), see {log}"
+                    outcome.exit_code = 1
 
-    def _finished(self, name: str) -> None:
-        self.outcome.finished.add(name)
-        for gate in self.plan.gates(name):
-            sentence = gate_sentence(gate, self.title(name), self.store.metrics(name) or {})
-            if sentence and not self.outcome.gate:
-                self.display.say(f"✗ {sentence}")
-                self.outcome.gate = sentence
-                self.outcome.exit_code = 1
+    def _look_at_gates(
+        self, plan: Plan, outcome: Outcome, name: str, metrics: dict[str, Any]
+    ) -> None:
+        for gate in plan.gates(name):
+            sentence = gate_sentence(gate, run_title(plan, name), metrics)
+            if sentence and not outcome.gate:
+                if not any(other.gate == sentence for other in self.outcomes):
+                    self.display.say(f"✗ {sentence}")
+                outcome.gate = sentence
+                outcome.exit_code = 1
 
     # ------------------------------------------------------------------ the check beside
 
@@ -280,7 +305,7 @@ class Engine:
             return
         check, self._check = self._check, None
         if code == 2:
-            raise VilauError(check.output.error() or "the study does not check.")
+            raise VilauError(check.output.error() or "a study does not check.")
         if code:
             last = "\n    ".join(check.output.tail()[-12:])
             self.display.say(f"✗ the check of the study crashed ({_how(code)}):\n    {last}")
@@ -295,20 +320,18 @@ class Engine:
 
     def title(self, name: str) -> str:
         """Return ``stage · variants · seed`` of a run, for people."""
-        return run_title(self.plan, name)
+        return run_title(next(plan for plan in self.plans if name in plan.runs), name)
 
     def _file(self, name: str, file: str) -> Path:
         return self.store.run_dir(name) / file
 
-    def _say_plan(self, todo: list[str]) -> None:
-        plan = self.plan
+    def _say_plan(self, plan: Plan, todo: int) -> None:
         total = len(plan.runs)
-        kept = total - len(todo)
-        how = f"{self.jobs} at a time" if len(todo) > 1 else ""
+        how = f"{self.jobs} at a time" if todo > 1 or (todo and len(self.plans) > 1) else ""
         how += f", {self.threads} thread(s) each" if how and self.threads else ""
         self.display.say(
             f"{plan.study.name} · scale {plan.scale} · machine {plan.options.machine} ·"
-            f" {total} runs, {kept} finished, {len(todo)} to run{': ' + how if how else ''}"
+            f" {total} runs, {total - todo} finished, {todo} to run{': ' + how if how else ''}"
         )
 
 

@@ -28,22 +28,22 @@ from vilau.study.store import Store, read_json, write_json
 from vilau.study.table import MADE_OF, fingerprint, terminal_table
 
 
-def run_study(
-    path: str,
+def run_studies(
+    paths: Sequence[str],
     options: Options,
     *,
     runs: str = "runs",
     jobs: int | None = None,
     fresh: bool = False,
 ) -> int:
-    """Bring a study to its end, print its table and write its report.
+    """Bring studies to their end together; print the table of each and write its report as soon as it is over.
 
     Args:
-        path: the study file.
-        options: scale, machine, seeds and whatever else the command line adds.
+        paths: the study files.
+        options: scale, machine, seeds and whatever else the command line adds to every one of them.
         runs: the runs folder.
         jobs: processes side by side; None: one per core.
-        fresh: erase the study's runs first.
+        fresh: erase the studies' runs first.
 
     Returns:
         The exit code: 0, or 1 after a crash or behind a shut gate.
@@ -51,29 +51,35 @@ def run_study(
     Raises:
         VilauError: a mistake of the user's.
     """
-    study = load_study(path)
-    plan = make_plan(study, options)
+    paths = list(dict.fromkeys(paths))
+    plans = [make_plan(load_study(path), options) for path in paths]
     store = Store(runs)
-    cards = need_devices(plan, _count_devices)
+    cards = need_devices(plans[0], _count_devices)
     display = Display()
+
+    def tell(place: int, outcome: Outcome) -> None:
+        link_plan(plans[place], store)
+        for text in _told(paths[place], plans[place], store, outcome):
+            display.say(text)
+
+    forked = all(can_fork(plan) for plan in plans)
+    modules = sorted({name for plan in plans for name in modules_of(plan)})
     engine = Engine(
-        plan,
+        plans,
         store,
         jobs=jobs,
         fresh=fresh,
         display=display,
-        launcher=Forge(modules_of(plan), display.say) if can_fork(plan) else Spawner(),
+        launcher=Forge(modules, display.say) if forked else Spawner(),
         cards=cards,
-        check=["check", *arguments_of(path, options)],
+        check=["check", *arguments_of(paths, options)],
+        on_end=tell,
     )
     try:
-        outcome = engine.run()
-        link_plan(plan, store)
-        for text in _told(path, plan, store, outcome):
-            display.say(text)
+        outcomes = engine.run()
     except OSError as error:
         raise (disk_error(error, Path(runs)) or error) from error
-    return outcome.exit_code
+    return max(outcome.exit_code for outcome in outcomes)
 
 
 def check_studies(paths: Sequence[str], options: Options) -> None:
@@ -89,9 +95,16 @@ def check_studies(paths: Sequence[str], options: Options) -> None:
             checker.check(plan, lambda line: print(line, flush=True))  # noqa: T201
 
 
-def plan_study(path: str, options: Options, *, runs: str = "runs") -> str:
-    """Return what a study would run (no torch)."""
-    return overview.plan_text(make_plan(load_study(path), options), Store(runs))
+def plans_text(paths: Sequence[str], options: Options, *, runs: str = "runs") -> str:
+    """Return what studies would run, each and, where there are several, all together (no torch)."""
+    plans, store = (
+        [make_plan(load_study(path), options) for path in dict.fromkeys(paths)],
+        Store(runs),
+    )
+    texts = [overview.plan_text(plan, store) for plan in plans]
+    return "\n\n".join(
+        [*texts, *([overview.together_text(plans, store)] if len(plans) > 1 else [])]
+    )
 
 
 def table_study(path: str, options: Options, *, runs: str = "runs") -> str:
@@ -127,9 +140,9 @@ def stage(command: str, config: str, *, fresh: bool = False) -> int:
     return int(run_stage(command, config, fresh=fresh))
 
 
-def arguments_of(path: str, options: Options) -> list[str]:
-    """Return the command-line arguments that lead to the same plan."""
-    arguments = [path, "--machine", options.machine]
+def arguments_of(paths: Sequence[str], options: Options) -> list[str]:
+    """Return the command-line arguments that lead to the same plans."""
+    arguments = [*paths, "--machine", options.machine]
     if options.scale:
         arguments += ["--scale", options.scale]
     if options.seeds is not None:
@@ -217,7 +230,7 @@ def _told(
     if not results.metrics:
         return
     folder = store.report_dir(plan.study.name)
-    command = shlex.join(["lightning", "run", *arguments_of(path, plan.options)])
+    command = shlex.join(["lightning", "run", *arguments_of([path], plan.options)])
     mark = fingerprint(results, store, command)
     if renew or read_json(folder / MADE_OF) != mark:
         # matplotlib and TensorBoard's reader, only when there is something to draw
