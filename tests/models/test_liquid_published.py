@@ -112,8 +112,8 @@ def test_answering_is_that_of_the_release(release, model):
 def spelt(model, document):
     """A document's tokens, codes as ``@``, what bears loss behind a ``!``."""
     row = model.sequence._row(document)
-    places = {n for start, _, _ in row.spans for n in range(start, start + 16)}
-    drawn = {n for start, _, t in row.spans for n in range(start, start + 16) if t}
+    places = {n for span in row.spans for n in range(span.start, span.end)}
+    drawn = {n for span in row.spans for n in range(span.start, span.end) if span.target}
     out = []
     for n, token in enumerate(row.ids):
         name = "@" if n in places else model.words.convert_ids_to_tokens(token)

@@ -11,7 +11,7 @@ from tests.models.forms import FORMS, ask, draw, forms_batch, look, say
 from vilau.errors import ConfigError
 from vilau.layers.isolation import block_causal_mask, isolating_arguments
 from vilau.models.sequence.config import PromptConfig
-from vilau.models.sequence.rows import Row, sharing
+from vilau.models.sequence.rows import Row, Span, sharing
 from vilau.types import Document, MultimodalBatch, VideoSegment
 
 P = 16
@@ -118,11 +118,15 @@ def test_a_text_that_follows_its_image_at_once_is_not_shared():
 
 
 def test_rows_end_where_the_room_does():
-    row = Row([7] + [0] * P + [8, 9], [False] * (P + 2) + [True], [(1, 0, False)])
+    row = Row(
+        [7] + [0] * P + [8, 9],
+        [False] * (P + 2) + [True],
+        [Span(1, P, 0, target=False, drawn=False)],
+    )
     others = [Row([*row.ids[:-1], word], row.targets, row.spans) for word in (1, 2, 3)]
-    found = sharing([row, *others], P, room=P + 1 + 2 * 2)
+    found = sharing([row, *others], room=P + 1 + 2 * 2)
     assert [one.ids[P + 1 :] for one in found] == [[8, 9, 8, 1], [8, 2, 8, 3]]
-    assert [len(one.ids) for one in sharing([row, *others], P)] == [P + 1 + 4 * 2]
+    assert [len(one.ids) for one in sharing([row, *others])] == [P + 1 + 4 * 2]
     assert row.ids == [7] + [0] * P + [8, 9]  # what was given stays as it is
 
 

@@ -19,7 +19,7 @@ from vilau.models.liquid.config import (
 )
 from vilau.models.sequence.layout import SequenceLayout
 from vilau.models.sequence.prompts import IMAGE_START, Turn, open_turns, turns
-from vilau.models.sequence.rows import Layout, Row, padded
+from vilau.models.sequence.rows import Layout, Row
 from vilau.types import Document, ImageSegment, Segment, TextSegment, VideoSegment
 from vilau.types.documents import IMAGE_TO_TEXT
 
@@ -47,7 +47,7 @@ class LiquidLayout(SequenceLayout):
             self._to_draw(row, self._spelt([TextSegment(prompt)]))
             row.text([self.token(BEGIN_OF_IMAGE)])
             rows.append(row)
-        return padded(rows, self.num_positions, left=True)
+        return self._padded(rows, left=True)
 
     def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
         """See ``SequenceLayout.answer_prompts``."""
@@ -56,7 +56,7 @@ class LiquidLayout(SequenceLayout):
             row = self._opened()
             self._turns(row, open_turns(self._spelt(chat)))
             rows.append(row)
-        return padded(rows, self.num_positions, left=True)
+        return self._padded(rows, left=True)
 
     def _opened(self) -> Row:
         row = Row()
@@ -135,7 +135,7 @@ class LiquidLayout(SequenceLayout):
         for number, index in enumerate(indices):
             row.text(self.ids_of(between if number else ""))
             row.text([self.token(BEGIN_OF_IMAGE)])  # given, in drawing as well
-            row.image(index, self.num_positions, target=segment.target)
+            self._image(row, index, target=segment.target)
             row.text([self.token(END_OF_IMAGE)], target=segment.target)
 
 

@@ -1,6 +1,6 @@
 """From documents to token rows: prompts, image places, and what bears loss (VILA-U section 3.2, reference 3.2).
 
-B rows, T tokens, P visual positions per image, n image spans.
+B rows, T tokens, P visual positions of an image to be drawn, n image spans.
 """
 
 import re
@@ -38,6 +38,8 @@ class SequenceLayout:
 
     marks: ClassVar[tuple[str, ...]] = SPECIAL_TOKENS
     """Special tokens of the layout's own, which no text may spell."""
+    lag: ClassVar[int] = 1
+    """How many columns before a drawn position the state stands that predicts it."""
 
     def __init__(
         self,
@@ -45,11 +47,14 @@ class SequenceLayout:
         prompt: PromptConfig,
         *,
         num_positions: int,
+        read_positions: int | None = None,
         max_length: int | None = None,
     ) -> None:
+        """Take the positions of an image that is drawn, and of one that is read (None: as many)."""
         self.tokenizer = tokenizer
         self.prompt = prompt
         self.num_positions = num_positions
+        self.read_positions = num_positions if read_positions is None else read_positions
         self.max_length = max_length
         self._published = prompt.form == "published"
         self._pieces: dict[str, list[int]] = {}
@@ -142,7 +147,7 @@ class SequenceLayout:
         if not rows:  # nothing to learn from, yet a row that every part of the model can run on
             rows = [Row([self.tokenizer.eos_token_id], [False])]
         if share_images:
-            rows = sharing(rows, self.num_positions, self.max_length)
+            rows = sharing(rows, self.max_length)
         if packing:
             if self.max_length is None:
                 raise ConfigError(
@@ -153,9 +158,7 @@ class SequenceLayout:
         parted = [rows]
         if groups > 1:
             parted = [[rows[n] for n in g] for g in similar([len(r.ids) for r in rows], groups)]
-        layouts = [
-            padded(part, self.num_positions, left=False, isolated=packing) for part in parted
-        ]
+        layouts = [self._padded(part, isolated=packing) for part in parted]
         layouts[0].dropped, layouts[0].cut = dropped, cut
         return layouts
 
@@ -177,7 +180,7 @@ class SequenceLayout:
         """Return how many text tokens and how many images of ``documents`` bear loss, those of ``lay_out``."""
         rows, _, _ = self._rows(documents)
         texts = sum(sum(row.targets) for row in rows)
-        return texts, sum(target for row in rows for _, _, target in row.spans)
+        return texts, sum(span.target for row in rows for span in row.spans)
 
     def _rows(self, documents: Sequence[Document]) -> tuple[list[Row], int, int]:
         """Rows of the documents that fit, and how many were left out and cut."""
@@ -186,7 +189,7 @@ class SequenceLayout:
         for document in documents:
             row = self._row(document)
             if self.max_length is not None and len(row.ids) > self.max_length:
-                shorter = row.cut(self.max_length, self.num_positions)
+                shorter = row.cut(self.max_length)
                 found["cut" if shorter else "dropped"] += 1
                 if shorter is None:
                     continue
@@ -221,14 +224,21 @@ class SequenceLayout:
             self._prompt([(self._spelt([TextSegment(prompt)]), [])], after=start)
             for prompt in prompts
         ]
-        return padded(rows, self.num_positions, left=True)
+        return self._padded(rows, left=True)
 
     def answer_prompts(self, chats: Sequence[Sequence[Segment]]) -> Layout:
         """Left-padded rows of chats that end in the assistant's mark, ready for the answer."""
         for chat in chats:
             self._check_marks(chat)
         rows = [self._prompt(open_turns(self._spelt(chat))) for chat in chats]
-        return padded(rows, self.num_positions, left=True)
+        return self._padded(rows, left=True)
+
+    def _padded(self, rows: Sequence[Row], *, left: bool = False, isolated: bool = False) -> Layout:
+        return padded(rows, self.num_positions, left=left, isolated=isolated, lag=self.lag)
+
+    def _image(self, row: Row, index: int, *, target: bool) -> None:
+        """Append image ``index`` of the batch: one of the model's own where it is a target, else one to be read."""
+        row.image(index, self.num_positions if target else self.read_positions, target=target)
 
     def _prompt(self, chat: Sequence[Turn], *, after: str = "") -> Row:
         row = Row()
@@ -250,7 +260,7 @@ class SequenceLayout:
         for part in parts:
             if isinstance(part, Place):
                 self._write_piece(row, piece)
-                row.image(part.image, self.num_positions, target=part.target)
+                self._image(row, part.image, target=part.target)
                 piece = []
             elif part.text:
                 piece.append(part)
@@ -308,7 +318,7 @@ class SequenceLayout:
         if not segment.bare:
             row.text([self.token(start)], target=segment.target)
         for index in (segment.index,) if isinstance(segment, ImageSegment) else segment.indices:
-            row.image(index, self.num_positions, target=segment.target)
+            self._image(row, index, target=segment.target)
         if not segment.bare:
             row.text([self.token(end)], target=segment.target)
 

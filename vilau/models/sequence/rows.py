@@ -1,12 +1,12 @@
 """Rows of tokens: one document a row or several, padded, with what predicts what written out.
 
-B rows, T tokens, P visual positions per image, n image spans, t text tokens that bear loss.
+B rows, T tokens, P visual positions of an image to be drawn, n image spans, t text tokens that bear loss.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,12 +32,15 @@ class Layout:
     """int64 ``(n,)``: first column of each span."""
     span_sources: Tensor
     """int64 ``(n, P)``: column of the state that predicts the codes of each position: what stands before an
-    image (``<im_start>``, ``<vi_start>``, the last position of the frame before) its first, each position the next.
+    image (``<im_start>``, ``<vi_start>``, the last position of the frame before) its first, each position the next; or
+    each position its own. Without a meaning for images that are read at another number of positions.
     """
     span_images: Tensor
     """int64 ``(n,)``: which image of the batch stands there."""
     span_targets: Tensor
-    """bool ``(n,)``: images to be drawn."""
+    """bool ``(n,)``: images that bear loss."""
+    span_drawn: Tensor
+    """bool ``(n,)``: images of the model's own turns, whether they bear loss or not; the others are read alone."""
     documents: Tensor | None = None
     """int64 ``(B, T)``: which document of its row a token belongs to, padding to one of its own.
     None: one document a row."""
@@ -61,14 +64,35 @@ class Layout:
         return Layout(**moved)
 
 
+class Span(NamedTuple):
+    """Where an image stands."""
+
+    start: int
+    length: int
+    image: int
+    """Which one of the batch."""
+    target: bool
+    """Whether it bears loss."""
+    drawn: bool
+    """Whether it is the model's own, bearing loss or not."""
+
+    @property
+    def end(self) -> int:
+        """The column behind it."""
+        return self.start + self.length
+
+    def moved(self, by: int) -> "Span":
+        """The same image, so many columns later."""
+        return self._replace(start=self.start + by)
+
+
 @dataclass
 class Row:
     """Tokens one after another: a document, or several."""
 
     ids: list[int] = field(default_factory=list)
     targets: list[bool] = field(default_factory=list)
-    spans: list[tuple[int, int, bool]] = field(default_factory=list)
-    """Start, image and target of each image."""
+    spans: list[Span] = field(default_factory=list)
     starts: list[int] = field(default_factory=lambda: [0])
     """First column of each document."""
     prefixes: list[int] = field(default_factory=lambda: [0])
@@ -81,31 +105,28 @@ class Row:
 
     def image(self, index: int, num_positions: int, *, target: bool = False) -> None:
         """Append the positions of image ``index`` of the batch."""
-        self.spans.append((len(self.ids), index, target))
+        self.spans.append(Span(len(self.ids), num_positions, index, target, drawn=target))
         self.text([0] * num_positions)
 
     def without_targets(self) -> "Row":
         """Return the row with nothing that bears loss."""
-        spans = [(start, image, False) for start, image, _ in self.spans]
+        spans = [span._replace(target=False) for span in self.spans]
         return Row(self.ids, [False] * len(self.ids), spans)
 
-    def shown(self, num_positions: int) -> int:
+    def shown(self) -> int:
         """Count the tokens up to the end of the last image that stands before all that bears loss.
 
         0 where there is none, or where what bears loss follows at once: what predicts it then lies in the image.
         """
         bearing = [n for n, target in enumerate(self.targets) if target]
-        bearing += [start for start, _, target in self.spans if target]
+        bearing += [span.start for span in self.spans if span.target]
         first = min(bearing, default=len(self.ids))
-        ends = [
-            start + num_positions for start, _, _ in self.spans if start + num_positions <= first
-        ]
-        end = max(ends, default=0)
+        end = max((span.end for span in self.spans if span.end <= first), default=0)
         return end if end < first else 0
 
-    def cut(self, limit: int, num_positions: int) -> "Row | None":
+    def cut(self, limit: int) -> "Row | None":
         """Return the first ``limit`` tokens; None where an image would be cut."""
-        if any(start + num_positions > limit for start, _, _ in self.spans):
+        if any(span.end > limit for span in self.spans):
             return None
         return Row(self.ids[:limit], self.targets[:limit], self.spans)
 
@@ -113,7 +134,7 @@ class Row:
 # ---------------------------------------------------------------------- sharing, packing and grouping
 
 
-def sharing(documents: Sequence[Row], num_positions: int, room: int | None = None) -> list[Row]:
+def sharing(documents: Sequence[Row], room: int | None = None) -> list[Row]:
     """Join documents that begin with the same images, so that these stand once, before all that goes on from them.
 
     What is shared ends with the last image before anything that bears loss. Joined rows come in the order of
@@ -122,11 +143,11 @@ def sharing(documents: Sequence[Row], num_positions: int, room: int | None = Non
     groups: list[list[Row]] = []
     latest: dict[tuple[Any, ...], tuple[list[Row], int]] = {}
     for document in documents:
-        end = document.shown(num_positions)
+        end = document.shown()
         if not end:
             groups.append([document])
             continue
-        known = (*document.ids[:end], *(span for span in document.spans if span[0] < end))
+        known = (*document.ids[:end], *(span for span in document.spans if span.start < end))
         group, length = latest.get(known, ([], end))
         length += len(document.ids) - end
         if not group or (room is not None and length > room):
@@ -134,23 +155,21 @@ def sharing(documents: Sequence[Row], num_positions: int, room: int | None = Non
             groups.append(group)
         group.append(document)
         latest[known] = group, length
-    return [group[0] if len(group) == 1 else _going_on(group, num_positions) for group in groups]
+    return [group[0] if len(group) == 1 else _going_on(group) for group in groups]
 
 
-def _going_on(documents: Sequence[Row], num_positions: int) -> Row:
+def _going_on(documents: Sequence[Row]) -> Row:
     """What the documents show, and then the rest of each."""
     first = documents[0]
-    end = first.shown(num_positions)
-    row = Row(first.ids[:end], [False] * end, [span for span in first.spans if span[0] < end])
+    end = first.shown()
+    row = Row(first.ids[:end], [False] * end, [span for span in first.spans if span.start < end])
     for document in documents:
         moved = len(row.ids) - end
         row.starts.append(len(row.ids))
         row.prefixes.append(0)
         row.ids += document.ids[end:]
         row.targets += document.targets[end:]
-        row.spans += [
-            (start + moved, image, t) for start, image, t in document.spans if start >= end
-        ]
+        row.spans += [span.moved(moved) for span in document.spans if span.start >= end]
     return row
 
 
@@ -211,7 +230,7 @@ def _joined(documents: Sequence[Row]) -> Row:
         joined.prefixes += [before + prefix for prefix in document.prefixes]
         joined.ids += document.ids
         joined.targets += document.targets
-        joined.spans += [(start + at, image, target) for start, image, target in document.spans]
+        joined.spans += [span.moved(at) for span in document.spans]
     return joined
 
 
@@ -219,37 +238,45 @@ def _joined(documents: Sequence[Row]) -> Row:
 
 
 def padded(
-    rows: Sequence[Row], num_positions: int, *, left: bool, isolated: bool = False
+    rows: Sequence[Row],
+    num_positions: int,
+    *,
+    left: bool,
+    isolated: bool = False,
+    lag: int = 1,
 ) -> Layout:
     """Pad rows to one length; ``isolated`` rows tell their documents apart (padding is then on the right).
 
-    Rows of several documents always are.
+    Rows of several documents always are. ``lag`` is how many columns before a position of an image that is drawn
+    (``num_positions`` of them) the state stands that predicts it.
     """
     length = max(len(row.ids) for row in rows)
     ids, mask, targets = [], [], []
-    spans: list[tuple[int, int, int, bool]] = []
+    numbers: list[int] = []
+    spans: list[Span] = []
     for number, row in enumerate(rows):
         gap = length - len(row.ids)
         before, after = (gap, 0) if left else (0, gap)
         ids.append([0] * before + row.ids + [0] * after)
         mask.append([0] * before + [1] * len(row.ids) + [0] * after)
         targets.append([False] * before + row.targets + [False] * after)
-        spans.extend((number, start + before, image, t) for start, image, t in row.spans)
-    columns = list(zip(*spans, strict=True)) if spans else [(), (), (), ()]
+        numbers += [number] * len(row.spans)
+        spans += [span.moved(before) for span in row.spans]
     bearing = torch.tensor(targets)
     text_rows, text_columns = bearing.nonzero(as_tuple=True)
-    span_starts = torch.tensor(columns[1], dtype=torch.int64)
+    span_starts = torch.tensor([span.start for span in spans], dtype=torch.int64)
     layout = Layout(
         ids=torch.tensor(ids),
         mask=torch.tensor(mask),
         targets=bearing,
         text_rows=text_rows,
         text_columns=text_columns,
-        span_rows=torch.tensor(columns[0], dtype=torch.int64),
+        span_rows=torch.tensor(numbers, dtype=torch.int64),
         span_starts=span_starts,
-        span_sources=span_starts[:, None] - 1 + torch.arange(num_positions),
-        span_images=torch.tensor(columns[2], dtype=torch.int64),
-        span_targets=torch.tensor(columns[3], dtype=torch.bool),
+        span_sources=span_starts[:, None] - lag + torch.arange(num_positions),
+        span_images=torch.tensor([span.image for span in spans], dtype=torch.int64),
+        span_targets=torch.tensor([span.target for span in spans], dtype=torch.bool),
+        span_drawn=torch.tensor([span.drawn for span in spans], dtype=torch.bool),
     )
     if isolated or any(len(row.starts) > 1 for row in rows):
         told = [_told_apart(row, length) for row in rows]
