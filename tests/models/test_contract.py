@@ -10,7 +10,7 @@ from vilau.errors import CheckpointError, DataError
 from vilau.generation.guidance import Guidance
 from vilau.layers.pixels import to_float
 from vilau.models.next_token.drawing import draw_codes
-from vilau.models.next_token.parts import embedded
+from vilau.models.next_token.tokenized import embedded
 from vilau.models.sequence.prompts import chat_segments
 
 PROMPTS = ["a red circle", "a green star left of two squares"]

@@ -11,7 +11,7 @@ from tests.models import tiny
 from vilau import load, load_tower
 from vilau.errors import DataError
 from vilau.layers.pixels import to_float
-from vilau.models.next_token.parts import Tokenized
+from vilau.models.next_token.tokenized import Tokenized
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment, VideoSegment

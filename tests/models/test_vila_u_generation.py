@@ -7,7 +7,7 @@ from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling, image_seed
 from vilau.layers.pixels import to_float
 from vilau.models.next_token.drawing import draw_codes
-from vilau.models.next_token.parts import embedded
+from vilau.models.next_token.tokenized import embedded
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sequence.prompts import chat_segments
 from vilau.models.vila_u.config import TowerConfig

@@ -2,8 +2,8 @@
 
 import torch
 
+from vilau.models.causal.model import CausalModel
 from vilau.models.loading import load
-from vilau.models.next_token.model import NextTokenModel
 from vilau.training.base import given
 from vilau.training.language import LanguageTraining
 from vilau.training.optimizers import OptimizerConfig
@@ -41,5 +41,5 @@ class SupervisedFineTuning(LanguageTraining):
             share_images=share_images,
         )
         model = load(checkpoint, dtype=torch.float32)
-        assert isinstance(model, NextTokenModel)  # as all that load opens are
+        assert isinstance(model, CausalModel)  # as all that load opens are
         self.model = model.train()

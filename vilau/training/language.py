@@ -12,8 +12,8 @@ from vilau.errors import ConfigError
 from vilau.layers.isolation import check_isolating, check_sharing
 from vilau.layers.pixels import to_uint8
 from vilau.layers.ranks import many_ranks
+from vilau.models.causal.model import CausalModel
 from vilau.models.interface import LossTerms
-from vilau.models.next_token.model import NextTokenModel
 from vilau.training.base import TrainingModule
 from vilau.training.code_checks import check_codes
 from vilau.training.document_counts import DocumentCounts, sentence
@@ -40,7 +40,7 @@ DRAWN = (ImageSegment, VideoSegment)
 class LanguageTraining(TrainingModule):
     """The step that pretraining and fine-tuning share, whatever the family of the model."""
 
-    model: NextTokenModel
+    model: CausalModel
 
     def __init__(
         self,

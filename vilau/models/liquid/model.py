@@ -26,7 +26,7 @@ from vilau.models.language import (
 from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, KIND, PUBLISHED_MARKS
 from vilau.models.liquid.layout import LiquidLayout
 from vilau.models.next_token.model import NextTokenModel
-from vilau.models.next_token.parts import Tokenized
+from vilau.models.next_token.tokenized import Tokenized
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import (

@@ -4,6 +4,7 @@ B results, P positions, G given positions, D residual depth, K codebook size, E 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -11,19 +12,27 @@ from torch import Tensor
 from vilau.generation.engine import draw_positions
 from vilau.generation.guidance import Guidance, guide
 from vilau.generation.sampling import row_uniforms
+from vilau.models.causal.backbone import CachedBackbone, check_length
+from vilau.models.causal.given import checked_codes
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import Progress
-from vilau.models.next_token.backbone import CachedBackbone, check_length
-from vilau.models.next_token.given import checked_codes
-from vilau.models.next_token.parts import Parts
+from vilau.models.next_token.tokenized import CodeReader
 from vilau.models.sequence.prompts import IMAGE_START
 
 Choose = Callable[[Tensor, Tensor], Tensor]
 """Draws an index per row of logits ``(N, K)`` at numbers ``(N,)`` in [0, 1)."""
 
 
+class PositionDrawer(CodeReader, Protocol):
+    """A model that draws all codes of a position from the state before it."""
+
+    def sample_codes(self, hidden_NE: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
+        """Draw the codes ``(N, D)`` that states predict; ``choose(logits (N, K), depth)`` returns codes ``(N,)``."""
+        ...
+
+
 def draw_codes(
-    model: Parts,
+    model: PositionDrawer,
     prompts: Sequence[str],
     *,
     num_positions: int,

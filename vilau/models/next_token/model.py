@@ -1,96 +1,31 @@
 """Models whose state at one place predicts the codes at the next: VILA-U and Liquid.
 
-B rows, T tokens, N images, P positions, D residual depth, E language-model width.
+N images, P positions, D residual depth, E language-model width.
 """
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vilau.errors import ConfigError, DataError
+from vilau.errors import ConfigError
 from vilau.generation.guidance import Guidance
 from vilau.generation.sampling import Sampling, image_seeds, per_depth
-from vilau.models.interface import LossTerms, Progress, UnifiedModel, VisualTokenizer
-from vilau.models.language import CausalLM
+from vilau.models.causal.given import leading_codes, repeated
+from vilau.models.causal.model import CausalModel
+from vilau.models.interface import Progress
 from vilau.models.next_token.drawing import draw_codes
-from vilau.models.next_token.given import given_images, leading_codes, repeated
-from vilau.models.next_token.losses import cross_entropies, text_log_likelihoods
-from vilau.models.next_token.parts import Tokenized
-from vilau.models.next_token.writing import write_answers
-from vilau.models.sequence.config import PromptConfig
-from vilau.models.sequence.layout import SequenceLayout
-from vilau.models.sequence.prompts import VIDEO_START, chat_segments
-from vilau.models.sizes import LanguageConfig
-from vilau.types import Document, MultimodalBatch, TextSegment
+from vilau.models.next_token.tokenized import Tokenized, all_tokenized, embedded
+from vilau.models.sequence.prompts import VIDEO_START
+from vilau.models.sequence.rows import Layout
 
 
-class NextTokenModel(UnifiedModel):
+class NextTokenModel(CausalModel):
     """A frozen tokenizer's codes in, text or codes out; a family says how codes are embedded and predicted."""
 
-    published_layout: ClassVar[type[SequenceLayout]] = SequenceLayout
-    """What lays documents out where the prompts' form is ``published``."""
-
-    def __init__(
-        self,
-        tokenizer: VisualTokenizer,
-        language: CausalLM,
-        language_config: LanguageConfig,
-        prompt: PromptConfig,
-        words: Any,
-    ) -> None:
-        super().__init__()
-        self.language_config, self.prompt = language_config, prompt
-        self.tokenizer = tokenizer.requires_grad_(requires_grad=False).eval()
-        self.language = language
-        self.words = words
-        layout = self.published_layout if prompt.form == "published" else SequenceLayout
-        self.sequence = layout(
-            words,
-            prompt,
-            num_positions=tokenizer.spec.num_positions,
-            # Published checkpoints keep the length they were trained at beside LLaMA's own.
-            max_length=language_config.extra.get("model_max_length", language_config.max_length),
-        )
-
-    def train(self, mode: bool = True) -> Self:
-        """Switch training mode; the tokenizer stays in evaluation mode (its codebook must not move)."""
-        super().train(mode)
-        self.tokenizer.eval()
-        return self
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.language.device
-
-    # ---------------------------------------------------------------- training
-
-    def losses(
-        self,
-        batch: MultimodalBatch,
-        *,
-        packing: bool = False,
-        length_groups: int = 1,
-        share_images: bool = False,
-    ) -> LossTerms:
-        """Text and visual cross entropy over the targets of a batch (reference 3.4).
-
-        Images are uint8, or float in [-1, 1].
-        """
-        return cross_entropies(
-            self, batch, packing=packing, length_groups=length_groups, share_images=share_images
-        )
-
-    def count_targets(self, documents: Sequence[Document]) -> dict[str, int]:
-        """Predictions of text tokens and of codes; see ``UnifiedModel.count_targets``."""
-        texts, images = self.sequence.count_targets(documents)
-        spec = self.tokenizer.spec
-        return {"text": texts, "visual": images * spec.num_positions * spec.depth}
-
-    # ---------------------------------------------------------------- what a family fills in, see ``Parts``
+    # ---------------------------------------------------------------- what a family fills in
 
     @abstractmethod
     def encode(self, images: Tensor) -> Tokenized:
@@ -101,16 +36,22 @@ class NextTokenModel(UnifiedModel):
         """Map codes ``(..., D)`` to inputs of the language model ``(..., E)``."""
 
     @abstractmethod
-    def visual_loss(self, hidden_nPE: Tensor, codes_nPD: Tensor) -> Tensor:
-        """Sum of the cross entropies, in nats, of codes that states predict."""
-
-    @abstractmethod
     def sample_codes(self, hidden_NE: Tensor, choose: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Draw the codes ``(N, D)`` that states predict."""
 
-    def word_logits(self, hidden: Tensor) -> Tensor:
-        """Map states ``(..., E)`` to logits of the text tokens ``(..., V)``."""
-        return self.language.get_output_embeddings()(hidden)
+    # ---------------------------------------------------------------- images among words
+
+    def see(self, images: Tensor, codes: Tensor | None = None) -> Tokenized:
+        """Tokenise images, all but those whose codes are stored."""
+        return all_tokenized(self, images, codes)
+
+    def embedded(self, layout: Layout, seen: Tokenized | None) -> Tensor:
+        """Embed a layout ``(B, T, E)``, images by their codes."""
+        return embedded(self, layout, seen)
+
+    def codes_of(self, seen: Tokenized, index_n: Tensor) -> Tensor:
+        """The codes ``(n, P, D)`` of some of the images."""
+        return seen.codes[index_n]
 
     # ---------------------------------------------------------------- generation
 
@@ -186,73 +127,3 @@ class NextTokenModel(UnifiedModel):
     def _choosers(self, temperature: Any, top_k: Any, top_p: Any) -> list[Sampling]:
         settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
         return per_depth(self.tokenizer.spec.depth, **settings)
-
-    @torch.no_grad()
-    def generate_text(
-        self,
-        images: Tensor | None,
-        prompt: str | Sequence[str],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
-        on_token: Callable[[str], None] | None = None,
-    ) -> str:
-        """Answer a question or a chat; see ``UnifiedModel.generate_text``."""
-        images = given_images(self, images)
-        return write_answers(
-            self,
-            [prompt],
-            images,
-            [range(0 if images is None else len(images))],
-            max_new_tokens=max_new_tokens,
-            choose=Sampling(temperature, top_p=top_p),
-            seeds=[seed],
-            on_token=on_token,
-        )[0]
-
-    @torch.no_grad()
-    def answer_log_likelihoods(
-        self, images: Tensor | None, prompt: str | Sequence[str], answers: Sequence[str]
-    ) -> Tensor:
-        """How likely each of some answers is; see ``UnifiedModel.answer_log_likelihoods``."""
-        if not all(text.strip() for text in answers):
-            raise DataError("an answer to be weighed is empty; give it words, or leave it out.")
-        images = given_images(self, images)
-        bare = self.prompt.form == "published"
-        count = 0 if images is None else len(images)
-        asked = chat_segments(prompt, range(count), bare=bare)
-        documents = [Document((*asked, TextSegment(text, target=True))) for text in answers]
-        size = self.tokenizer.spec.image_size
-        shown = torch.zeros(0, 3, size, size) if images is None else images
-        return text_log_likelihoods(self, MultimodalBatch(shown, documents))
-
-    @torch.no_grad()
-    def answer(
-        self,
-        images: Tensor | None,
-        questions: Sequence[str],
-        *,
-        max_new_tokens: int = 128,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seeds: Sequence[int] | None = None,
-    ) -> list[str]:
-        """Answer questions in one batch; see ``UnifiedModel.answer``."""
-        images, count = given_images(self, images), len(questions)
-        if not count:
-            return []
-        if images is not None and len(images) != count:
-            raise DataError(
-                f"{count} questions have {len(images)} images; give one image for each."
-            )
-        return write_answers(
-            self,
-            questions,
-            images,
-            [() if images is None else (row,) for row in range(count)],
-            max_new_tokens=max_new_tokens,
-            choose=Sampling(temperature, top_p=top_p),
-            seeds=image_seeds(range(count) if seeds is None else seeds, count),
-        )

@@ -22,8 +22,7 @@ from vilau.models.language import (
     with_null_token,
 )
 from vilau.models.next_token.model import NextTokenModel
-from vilau.models.next_token.parts import Tokenized
-from vilau.models.next_token.tokenized import all_tokenized
+from vilau.models.next_token.tokenized import Tokenized, all_tokenized
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.storage import (
     TOKENIZER_FOLDER,

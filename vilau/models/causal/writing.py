@@ -11,9 +11,9 @@ from vilau.errors import ConfigError
 from vilau.generation.engine import write_tokens
 from vilau.generation.sampling import row_uniforms
 from vilau.generation.text import TextStream, decode_tokens
+from vilau.models.causal.backbone import CachedBackbone, check_length
+from vilau.models.causal.parts import Parts
 from vilau.models.finite import FiniteLogits
-from vilau.models.next_token.backbone import CachedBackbone, check_length
-from vilau.models.next_token.parts import Parts, embedded
 from vilau.models.sequence.prompts import chat_segments
 
 Choose = Callable[[Tensor, Tensor], Tensor]
@@ -48,7 +48,7 @@ def write_answers(
     # Each row to its own end: what it says does not depend on how long the others are.
     rooms = (limit - layout.mask.sum(dim=1)).clamp(max=max_new_tokens).tolist()
     num_tokens = max(rooms)
-    shown = None if images is None else model.encode(images)
+    seen = None if images is None else model.see(images)
     uniforms, finite = row_uniforms(seeds, num_tokens, model.device), FiniteLogits()
     table = model.language.get_input_embeddings()
     stream = None if on_token is None else TextStream(on_token)
@@ -59,7 +59,7 @@ def write_answers(
 
     tokens = write_tokens(
         CachedBackbone(model.language, layout.mask),
-        embedded(model, layout, shown),
+        model.embedded(layout, seen),
         num_tokens=num_tokens,
         choose=lambda hidden, step: choose(
             finite(model.word_logits(hidden).float()), uniforms[:, step]

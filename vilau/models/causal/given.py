@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from vilau.errors import ConfigError, DataError
-from vilau.models.next_token.parts import Parts
+from vilau.models.causal.parts import Parts
 
 
 def given_images(model: Parts, images: Tensor | None) -> Tensor | None:

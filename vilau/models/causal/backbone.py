@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from vilau.errors import DataError
+from vilau.models.causal.parts import Parts
 from vilau.models.language import CausalLM
-from vilau.models.next_token.parts import Parts
 from vilau.models.sequence.rows import Layout
 
 

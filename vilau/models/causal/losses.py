@@ -3,6 +3,8 @@
 B rows, T tokens, N images, n drawn images, P positions, D residual depth, E language-model width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,10 +13,9 @@ from vilau.errors import DataError
 from vilau.layers.attention import LEAN
 from vilau.layers.isolation import WITH_MASK, isolating_arguments
 from vilau.layers.lean import product_dtype
+from vilau.models.causal.parts import Parts
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import LossTerms
-from vilau.models.next_token.parts import Parts, embedded
-from vilau.models.next_token.tokenized import all_tokenized
 from vilau.models.sequence.rows import Layout
 from vilau.types import MultimodalBatch
 
@@ -38,13 +39,13 @@ def cross_entropies(
     )
     for layout in layouts:
         _check_images(layout, batch.num_images)
-    images = all_tokenized(model, batch.images, batch.codes)
+    seen = model.see(batch.images, batch.codes)
     terms = LossTerms(dropped=layouts[0].dropped, cut=layouts[0].cut)
     for layout in layouts:
         here = layout.to(model.device)
-        hidden_BTE = _states(model, here, embedded(model, here, images))
+        hidden_BTE = _states(model, here, model.embedded(here, seen))
         _add_text(terms, model, here, hidden_BTE)
-        _add_visual(terms, model, here, hidden_BTE, images.codes)
+        _add_visual(terms, model, here, hidden_BTE, seen)
     return terms
 
 
@@ -58,7 +59,7 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     shared = model.language.model.config._attn_implementation in WITH_MASK
     (layout,) = model.sequence.lay_out_in(1, batch.documents, share_images=shared)
     _check_images(layout, batch.num_images)
-    images = all_tokenized(model, batch.images, batch.codes)
+    seen = model.see(batch.images, batch.codes)
     if layout.dropped or layout.cut:
         raise DataError(
             "a text to be weighed does not fit the language model's max_length of "
@@ -68,7 +69,7 @@ def text_log_likelihoods(model: Parts, batch: MultimodalBatch) -> Tensor:
     owners = _last_answers(here)
     weighed = owners >= 0
     owners, rows, columns = owners[weighed], here.text_rows[weighed], here.text_columns[weighed]
-    hidden_BTE = _states(model, here, embedded(model, here, images))
+    hidden_BTE = _states(model, here, model.embedded(here, seen))
     finite = FiniteLogits()
     logits = finite(model.language.get_output_embeddings()(hidden_BTE[rows, columns - 1]))
     finite.check()
@@ -144,13 +145,13 @@ def _add_text(terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor
 
 
 def _add_visual(
-    terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor, codes_NPD: Tensor
+    terms: LossTerms, model: Parts, layout: Layout, hidden_BTE: Tensor, seen: Any
 ) -> None:
     chosen = layout.span_targets
     if not chosen.any():  # one made-up position that weighs nothing, for the head's weights
-        codes = codes_NPD.new_zeros(1, 1, model.tokenizer.spec.depth)
+        codes = layout.ids.new_zeros(1, 1, model.tokenizer.spec.depth)
         terms.add("visual", 0.0 * model.visual_loss(hidden_BTE[:1, :1], codes), 0)
         return
-    codes_nPD = codes_NPD[layout.span_images[chosen]]
+    codes_nPD = model.codes_of(seen, layout.span_images[chosen])
     sources_nPE = hidden_BTE[layout.span_rows[chosen, None], layout.span_sources[chosen]]
     terms.add("visual", model.visual_loss(sources_nPE, codes_nPD), codes_nPD.numel())
