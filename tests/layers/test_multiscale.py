@@ -57,6 +57,49 @@ def test_codes_stand_for_what_encoding_left():
     assert not torch.equal(model.features(changed, upto=3), model.features(found.codes, upto=3))
 
 
+@pytest.mark.parametrize("scales", [(1, 2, 3, 4), (2, 3, 4)])
+def test_a_model_is_shown_what_the_coarser_scales_stand_for(scales):
+    model = quantizer(scales)
+    codes = model(features()).codes
+    shown = model.shown(codes)
+    cells = [side * side for side in scales]
+    assert shown.shape == (5, sum(cells[1:]), 8)
+    maps = shown.split(cells[1:], dim=1)
+    for scale, side in enumerate(scales[1:], start=1):
+        coarser = model.features(codes, upto=scale)
+        small = F.interpolate(coarser, (side, side), mode="area")
+        expected = small.permute(0, 2, 3, 1).reshape(5, side * side, 8)
+        torch.testing.assert_close(maps[scale - 1], expected)
+        # The codes of a scale say nothing of what its own cells are shown, but much to the finer ones.
+        changed = codes.clone()
+        begin = sum(cells[:scale])
+        changed[:, begin : begin + cells[scale]] += 1
+        again = model.shown(changed % 64).split(cells[1:], dim=1)
+        same = [torch.equal(a, b) for a, b in zip(maps, again, strict=True)]
+        assert same == [number <= scale for number in range(1, len(scales))]
+
+
+def test_scale_by_scale_a_model_is_shown_the_same():
+    model = quantizer()
+    found = model(features())
+    maps = model.shown(found.codes).split([4, 9, 16], dim=1)
+    total = None
+    for scale, codes in enumerate(found.codes.split([1, 4, 9, 16], dim=1)):
+        if total is not None:
+            assert torch.equal(model.shown_to(total, scale), maps[scale - 1])
+        total = model.grown(total, codes, scale)
+    torch.testing.assert_close(total, found.features, atol=1e-6, rtol=1e-6)
+
+
+def test_what_is_shown_teaches_the_codes():
+    """Gradients reach the codebook and the refinements, where somebody wants them."""
+    model = quantizer()
+    codes = model(features()).codes
+    model.shown(codes).square().sum().backward()
+    assert model.codebook.weight.grad.any()
+    assert model.refinements[0].weight.grad.any()
+
+
 @pytest.mark.parametrize(
     ("size", "cells", "refinements"),
     [
@@ -83,9 +126,16 @@ def test_everything_is_computed_in_float32(dtype):
         found = model(given)
     assert torch.equal(found.codes, expected.codes)
     assert torch.equal(found.features, expected.features)
+    shown, first = model.shown(found.codes), model.grown(None, found.codes[:, :1], 0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model.shown(found.codes), shown)
+        assert torch.equal(model.grown(None, found.codes[:, :1], 0), first)
     narrow = model.to(dtype)
     assert narrow.codebook.weight.dtype == torch.float32
     assert narrow.features(found.codes).dtype == torch.float32
+    assert narrow.shown(found.codes).dtype == torch.float32
+    total = narrow.grown(narrow.grown(None, found.codes[:, :1], 0), found.codes[:, 1:5], 1)
+    assert total.dtype == narrow.shown_to(total, 2).dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -107,8 +157,32 @@ def test_codes_of_other_shapes_are_refused():
     codes = model(features()).codes
     with pytest.raises(DataError, match=r"codes have the shape \(5, 29\); give \(images, 30\)"):
         model.features(codes[:, 1:])
+    with pytest.raises(DataError, match=r"codes have the shape \(5, 29\); give \(images, 30\)"):
+        model.shown(codes[:, 1:])
     for upto in (0, 5):
         with pytest.raises(
             ConfigError, match=f"upto is {upto}; write a number of scales from 1 to 4"
         ):
             model.features(codes, upto=upto)
+
+
+def test_scales_of_other_shapes_are_refused():
+    model = quantizer()
+    codes = model(features()).codes
+    total = model.grown(None, codes[:, :1], 0)
+    sentence = r"codes of scale 1 have the shape \(5, 9\); give \(images, 4\)"
+    with pytest.raises(DataError, match=sentence):
+        model.grown(total, codes[:, 5:14], 1)
+    sentence = (
+        r"the sum of the scales has the shape \(5, 8, 4, 3\); give \(images, 8, 4, 4\), as grown"
+    )
+    with pytest.raises(DataError, match=sentence):
+        model.grown(total[..., :3], codes[:, 1:5], 1)
+    with pytest.raises(DataError, match=sentence):
+        model.shown_to(total[..., :3], 1)
+    for scale in (-1, 4):
+        with pytest.raises(ConfigError, match=f"scale is {scale}; write a number from 0 to 3"):
+            model.grown(total, codes[:, :1], scale)
+    for scale in (0, 4):
+        with pytest.raises(ConfigError, match=f"scale is {scale}; write a number from 1 to 3"):
+            model.shown_to(total, scale)

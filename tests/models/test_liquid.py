@@ -11,9 +11,9 @@ from tests.models import tiny
 from tests.models.forms import FORMS, forms_batch
 from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.pixels import to_float
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
 from vilau.models.liquid.model import Liquid
 from vilau.models.sequence.config import PromptConfig
+from vilau.models.sizes import IMAGE_TOKENIZER_FOLDER
 from vilau.models.vila_u.model import VilaU
 from vilau.types import MultimodalBatch
 

@@ -57,6 +57,24 @@ def test_an_image_is_codes_of_all_scales_and_any_number_of_the_first_is_an_image
     assert not torch.equal(decoded[0], decoded[1])
 
 
+def test_scale_by_scale_a_model_is_shown_what_it_learnt_from():
+    own = small()
+    codes = own.encode(torch.rand(3, 3, 32, 32) * 2 - 1)
+    shown = own.shown(codes)
+    assert (shown.shape, shown.requires_grad) == ((3, 84, 8), False)
+    maps, total = shown.split([4, 16, 64], dim=1), None
+    for scale, part in enumerate(codes.split([1, 4, 16, 64], dim=1)):
+        if total is not None:
+            assert torch.equal(own.shown_to(total, scale), maps[scale - 1])
+        total = own.grown(total, part, scale)
+    assert not total.requires_grad
+    torch.testing.assert_close(own.quantizer.features(codes[..., 0]), total)
+    with pytest.raises(DataError, match=re.escape("codes have the shape (3, 85); give (images")):
+        own.shown(codes[..., 0])
+    with pytest.raises(DataError, match=re.escape("codes of scale 1 have the shape (3, 1)")):
+        own.grown(None, codes[:, :1], 1)
+
+
 def test_more_scales_are_nearer_to_what_was_encoded():
     """Where the refinement passes everything through and every rest is a code: the rest shrinks to nothing."""
     own = small(codebook_size=256)

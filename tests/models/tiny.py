@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vilau.models.causal.model import CausalModel
 from vilau.models.liquid.config import TokenizerConfig
 from vilau.models.liquid.model import Liquid
 from vilau.models.liquid.tokenizer import VQGAN
-from vilau.models.next_token.model import NextTokenModel
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import WORLD_TOKENIZER, LanguageConfig, SiglipSizes
 from vilau.models.tokenizers import load_tokenizer
+from vilau.models.vargpt import config as scales
+from vilau.models.vargpt.model import Vargpt
+from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
 from vilau.models.vila_u.config import DecoderConfig, HeadConfig, QuantizerConfig, TowerConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.models.vila_u.tower import VisionTower
@@ -103,15 +106,57 @@ def liquid(seed: int = 0, prompt: PromptConfig = PROMPT, **changes: Any) -> Liqu
     return Liquid.start(vqgan(seed), language(**changes), prompt).eval()
 
 
-def code_logits(model: NextTokenModel, hidden: Tensor, codes: Tensor) -> Tensor:
+def over_scales(seed: int = 0, **changes: Any) -> MultiScaleVQVAE:
+    """A random image tokenizer over scales of 1, 4 and 16 cells, with codes that its features really use."""
+    torch.manual_seed(seed)
+    settings: dict[str, Any] = {
+        "image_size": SIDE, "scales": (1, 2, 4), "channels": 8, "multipliers": (1, 1, 2), "num_res_blocks": 1,
+        "embed_dim": 8, "codebook_size": 24, "norm_groups": 4,
+    }  # fmt: skip
+    built = MultiScaleVQVAE(scales.TokenizerConfig(**{**settings, **changes})).eval()
+    with torch.no_grad():
+        pictures = torch.rand(8, 3, built.spec.image_size, built.spec.image_size) * 2 - 1
+        found = built.quant_conv(built.encoder(pictures)).permute(0, 2, 3, 1).flatten(0, 2)
+        book = built.quantizer.codebook.weight
+        book.copy_(found[torch.randperm(len(found))[: len(book)]])
+        book[len(book) // 2 :] *= 0.3  # fine codes for the later scales
+    return built
+
+
+def picture_reader(**changes: Any) -> scales.ReaderConfig:
+    """A random CLIP of 12-pixel images and 4-pixel patches: 9 places, where a drawn image has 21."""
+    settings: dict[str, Any] = {
+        "pretrained": None, "image_size": 12, "patch_size": 4, "hidden_size": 16, "num_layers": 3, "num_heads": 2,
+        "mlp_size": 24,
+    }  # fmt: skip
+    return scales.ReaderConfig(**{**settings, **changes})
+
+
+def scale_decoder(**changes: Any) -> scales.DecoderConfig:
+    settings = {"num_layers": 2, "width": 32, "num_heads": 2, "mlp_ratio": 2, "drop_path": 0.0}
+    return scales.DecoderConfig(**{**settings, "gate_init": 0.5, **changes})
+
+
+def vargpt(
+    seed: int = 0, prompt: PromptConfig = PROMPT, unconditional: str = "prompt", **changes: Any
+) -> Vargpt:
+    """A random model in evaluation mode."""
+    torch.manual_seed(seed)
+    parts = over_scales(seed), language(**changes), picture_reader(), scale_decoder(), prompt
+    return Vargpt.start(*parts, unconditional=unconditional).eval()
+
+
+def code_logits(model: CausalModel, hidden: Tensor, codes: Tensor) -> Tensor:
     """Logits ``(B, P, D, K)`` of the codes that states ``(B, P, E)`` predict, the codes ``(B, P, D)`` given."""
     if isinstance(model, VilaU):
         return model.head(hidden, codes)
+    if isinstance(model, Vargpt):
+        return model.code_logits(hidden)[:, :, None]
     assert isinstance(model, Liquid)
     return model.language.lm_head(hidden)[:, :, None, model.code_offset :]
 
 
-def outspoken(model: NextTokenModel) -> NextTokenModel:
+def outspoken(model: CausalModel) -> CausalModel:
     """The model with pictures that depend on the prompt, unlike a freshly made one's."""
     with torch.no_grad():
         model.language.model.embed_tokens.weight *= 3
@@ -120,10 +165,20 @@ def outspoken(model: NextTokenModel) -> NextTokenModel:
             model.head.hidden_projection.weight *= 3
         elif isinstance(model, Liquid):
             model.language.lm_head.weight[model.code_offset :] *= 20
+        elif isinstance(model, Vargpt):
+            model.decoder.classifier.weight *= 100
+            for parameter in model.to_language[-1].parameters():  # cells listen to words
+                parameter *= 0.1
     return model
 
 
-FAMILIES: dict[str, Callable[..., NextTokenModel]] = {"vila_u": vila_u, "liquid": liquid}
+FAMILIES: dict[str, Callable[..., CausalModel]] = {
+    "vila_u": vila_u,
+    "liquid": liquid,
+    "vargpt": vargpt,
+}
+NEXT_TOKEN = ("vila_u", "liquid")
+"""Families that draw position after position, the state at one predicting the codes at the next."""
 
 
 def images(count: int, seed: int = 0) -> Tensor:

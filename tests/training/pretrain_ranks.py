@@ -30,7 +30,7 @@ PARTS = [
 WEIGHTS = {"text_weight": 0.5, "visual_weight": 2.0, "caption_dropout": 0.0}
 
 
-FAMILIES: dict[str, Any] = {"liquid": toys.liquid}
+FAMILIES: dict[str, Any] = {"liquid": toys.liquid, "vargpt": toys.vargpt}
 """What is not VILA-U."""
 
 
@@ -96,6 +96,7 @@ def work(rank: int, folder: Path, port: int) -> None:
         "published": (DDPStrategy(process_group_backend="gloo"), {"loss_average": "published"}),
         "sharded": (ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1), {}),
         "liquid": (DDPStrategy(process_group_backend="gloo"), {}),
+        "vargpt": (DDPStrategy(process_group_backend="gloo"), {}),
     }
     # Built before the processes know one another: of several, only rank 0 writes folders.
     modules = {

@@ -23,9 +23,9 @@ BATCHES = 2 * STEPS
 
 def module_and_batches(kind: str, folder: Path) -> tuple[Any, list[Any]]:
     """The module of ``kind`` and the batches of both ranks, alternating."""
-    if kind in ("pretraining", "liquid"):
-        family = toys.pretraining if kind == "pretraining" else toys.liquid
-        module: Any = family(folder, caption_dropout=0.0)
+    families = {"pretraining": toys.pretraining, "liquid": toys.liquid, "vargpt": toys.vargpt}
+    if kind in families:
+        module: Any = families[kind](folder, caption_dropout=0.0)
         return module, [tiny.multimodal(seed) for seed in range(BATCHES)]
     # Ranks are compared with accumulated parts, which do not know one another's texts.
     build = {"clip": toys.clip, "tower": toys.tower, "ablation": toys.ablation}[kind]
@@ -66,7 +66,7 @@ def work(rank: int, folder: Path, port: int) -> None:
     torch.set_num_threads(1)
     found: dict[str, Any] = {}
     # Built before the processes know one another: of several, only rank 0 writes folders.
-    kinds = ("clip", "tower", "pretraining", "liquid", "ablation")
+    kinds = ("clip", "tower", "pretraining", "liquid", "vargpt", "ablation")
     built = {kind: module_and_batches(kind, folder / f"{kind}{rank}") for kind in kinds}
     for kind, (module, batches) in built.items():
         strategy = ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1)

@@ -89,6 +89,16 @@ def test_one_mean_over_words_and_codes_is_one_over_ranks_too(ranks, tmp_path):
 
 
 @pytest.mark.multi_rank
+def test_scale_by_scale_over_ranks_is_the_whole(ranks, tmp_path):
+    """VARGPT's: a rank that draws nothing, or reads nothing, still waits for no one."""
+    step = [pretrain_ranks.whole_step()]
+    gradient, loss = pretrain_ranks.alone(tmp_path / "whole", step, family=toys.vargpt)
+    for rank in range(2):
+        assert_same(ranks[rank]["vargpt"][0], gradient)
+    assert sum(r["vargpt"][1] for r in ranks) / 2 == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.multi_rank
 def test_the_published_average_over_ranks_is_another(ranks, tmp_path):
     expected, _ = pretrain_ranks.alone(tmp_path / "parts", PARTS, loss_average="published")
     for rank in range(2):

@@ -24,7 +24,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.multi_rank
-@pytest.mark.parametrize("kind", ["clip", "tower", "pretraining", "liquid", "ablation"])
+@pytest.mark.parametrize("kind", ["clip", "tower", "pretraining", "liquid", "vargpt", "ablation"])
 def test_two_ranks_train_as_one_process_with_both_batches(ranks, tmp_path, kind):
     folder, found = ranks
     module, batches = sharded.module_and_batches(kind, tmp_path)

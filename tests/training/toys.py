@@ -14,7 +14,7 @@ from tests.models import tiny
 from vilau.training.ablations.contrastive import ContrastiveAblation
 from vilau.training.clip import ClipPretraining
 from vilau.training.finetune import SupervisedFineTuning
-from vilau.training.pretrain import LiquidPretraining, MultimodalPretraining
+from vilau.training.pretrain import LiquidPretraining, MultimodalPretraining, VargptPretraining
 from vilau.training.tower import TowerTraining
 from vilau.types import LabelledImageBatch
 
@@ -113,6 +113,14 @@ def liquid(folder: Path, **changes: Any) -> LiquidPretraining:
     settings = {"optimizer": tiny.optimizer(), **changes}
     language = tiny.language(tie_embeddings=True)
     return LiquidPretraining(str(folder / "tokenizer"), language, tiny.PROMPT, **settings)
+
+
+def vargpt(folder: Path, **changes: Any) -> VargptPretraining:
+    tiny.over_scales().save(folder / "tokenizer")
+    torch.manual_seed(0)
+    settings = {"optimizer": tiny.optimizer(), **changes}
+    parts = tiny.language(), tiny.picture_reader(), tiny.scale_decoder(), tiny.PROMPT
+    return VargptPretraining(str(folder / "tokenizer"), *parts, **settings)
 
 
 def finetuning(folder: Path, **changes: Any) -> SupervisedFineTuning:

@@ -20,10 +20,11 @@ from vilau.costs.config import (
 )
 from vilau.costs.counts import Count, TowerCount
 from vilau.models.encoders.names import RANDOM, known_sizes
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, PUBLISHED_MARKS
 from vilau.models.liquid.config import KIND as LIQUID
+from vilau.models.liquid.config import PUBLISHED_MARKS
 from vilau.models.sequence.config import NULL_TOKEN
 from vilau.models.sizes import (
+    IMAGE_TOKENIZER_FOLDER,
     PUBLISHED_LANGUAGES,
     SIGLIP,
     SPECIAL_TOKENS,

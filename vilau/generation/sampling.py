@@ -4,7 +4,7 @@ N rows, K choices.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 
 from vilau.errors import ConfigError, DataError
+
+Choose = Callable[[Tensor, Tensor], Tensor]
+"""Draws an index per row of logits ``(N, K)`` at numbers ``(N,)`` in [0, 1)."""
 
 
 @dataclass(frozen=True)

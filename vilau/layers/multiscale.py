@@ -1,10 +1,11 @@
 """The residual quantiser over scales of VAR (Tian et al. 2024, algorithms 1 and 2), which VARGPT draws with.
 
-B images, C code width, S scales of p x p cells, P cells of all scales, h the side of the finest, V codes.
+B images, C code width, S scales of p x p cells, P cells of all scales, h the side of the finest, V codes. Scales are
+counted from 0, the coarsest.
 """
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import NamedTuple
 
 import torch
@@ -103,14 +104,74 @@ class MultiScaleQuantizer(nn.Module):
             raise ConfigError(
                 f"upto is {upto}; write a number of scales from 1 to {len(self.scales)}."
             )
+        parts = self._parts(codes)[:upto]
+        with torch.autocast(codes.device.type, enabled=False), full_float32():
+            said = [self._said(part, number) for number, part in enumerate(parts)]
+        return torch.stack(said).sum(dim=0)
+
+    def shown(self, codes: Tensor) -> Tensor:
+        """Return what a model is shown of codes ``(B, P)`` while it learns to draw: float32 ``(B, P - p * p, C)``.
+
+        Every cell but those of the first scale, of p x p cells, has what the coarser scales stand for at its place
+        (VAR, section 3.2). Cells of a scale say nothing of its own codes. Raises ``DataError`` for another number
+        of codes.
+        """
+        parts, numbers = self._parts(codes), range(len(self.scales))
+        with torch.autocast(codes.device.type, enabled=False), full_float32():
+            sums = accumulate(self._said(parts[number], number) for number in numbers[:-1])
+            maps = [self._cells(total, n) for total, n in zip(sums, numbers[1:], strict=True)]
+        return torch.cat(maps, dim=1)
+
+    def grown(self, total: Tensor | None, codes: Tensor, scale: int) -> Tensor:
+        """Return the running sum ``(B, C, h, h)`` with the codes ``(B, p * p)`` of one more scale, in float32.
+
+        ``total`` is that of all coarser scales, None before the first. Raises ``DataError`` for codes or a sum of
+        another shape, ``ConfigError`` for a scale that there is not.
+        """
+        self._check_scale(scale)
+        cells = self.scales[scale] ** 2
+        if codes.dim() != 2 or codes.shape[1] != cells:
+            raise DataError(
+                f"codes of scale {scale} have the shape {tuple(codes.shape)}; give (images, {cells})."
+            )
+        with torch.autocast(codes.device.type, enabled=False), full_float32():
+            said = self._said(codes, scale)
+        if total is None:
+            return said
+        self._check_total(total)
+        return total + said
+
+    def shown_to(self, total: Tensor, scale: int) -> Tensor:
+        """Return what the cells of a scale are shown of a running sum ``(B, C, h, h)``: ``(B, p * p, C)``.
+
+        Scale by scale this is what ``shown`` returns for all. Raises ``DataError`` for a sum of another shape,
+        ``ConfigError`` for a scale that there is not, or the first, which is shown nothing.
+        """
+        self._check_scale(scale, least=1)
+        self._check_total(total)
+        return self._cells(total, scale)
+
+    def _parts(self, codes: Tensor) -> tuple[Tensor, ...]:
+        """Take codes ``(B, P)`` apart: those of each scale."""
         if codes.dim() != 2 or codes.shape[1] != self.num_cells:
             raise DataError(
                 f"codes have the shape {tuple(codes.shape)}; give (images, {self.num_cells}), those of all scales."
             )
-        parts = codes.split([side * side for side in self.scales], dim=1)[:upto]
-        with torch.autocast(codes.device.type, enabled=False), full_float32():
-            said = [self._said(part, number) for number, part in enumerate(parts)]
-        return torch.stack(said).sum(dim=0)
+        return codes.split([side * side for side in self.scales], dim=1)
+
+    def _check_scale(self, scale: int, *, least: int = 0) -> None:
+        if not least <= scale < len(self.scales):
+            raise ConfigError(
+                f"scale is {scale}; write a number from {least} to {len(self.scales) - 1}, the finest."
+            )
+
+    def _check_total(self, total: Tensor) -> None:
+        expected = (self.codebook.weight.shape[1], self.scales[-1], self.scales[-1])
+        if total.dim() != 4 or total.shape[1:] != expected:
+            raise DataError(
+                f"the sum of the scales has the shape {tuple(total.shape)}; give (images, "
+                f"{', '.join(map(str, expected))}), as grown returns it."
+            )
 
     def _said(self, codes: Tensor, number: int) -> Tensor:
         """What the codes ``(B, p * p)`` of one scale add: ``(B, C, h, h)``."""
@@ -124,6 +185,10 @@ class MultiScaleQuantizer(nn.Module):
         if side == self.scales[-1]:
             return features
         return F.interpolate(features, size=(side, side), mode="area")
+
+    def _cells(self, total: Tensor, number: int) -> Tensor:
+        """A sum of scales ``(B, C, h, h)`` on the grid of one: ``(B, p * p, C)``."""
+        return self._shrunk(total, self.scales[number]).flatten(2).transpose(1, 2)
 
 
 def shared_refinements(num_scales: int, num_refinements: int) -> list[int]:

@@ -1,6 +1,7 @@
 """The two pixel ranges of the kit: uint8 0..255 on the host, float [-1, 1] inside models."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -15,3 +16,11 @@ def to_uint8(images: Tensor) -> Tensor:
     Truncation, which some FID code applies, shifts 63 of the 256 grey levels.
     """
     return ((images.float() + 1.0) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Resize float images in [-1, 1] to ``(n, 3, size, size)``, bicubic and antialiased; those of that size stay."""
+    if images.shape[-2:] == (size, size):
+        return images
+    small = F.interpolate(images.float(), size=(size, size), mode="bicubic", antialias=True)
+    return small.clamp(-1, 1).to(images.dtype)

@@ -11,13 +11,15 @@ from vilau.models.interface import UnifiedModel, VisualTokenizer
 from vilau.models.liquid import config as liquid_config
 from vilau.models.liquid import published as liquid_published
 from vilau.models.liquid import tokenizer as liquid
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER
 from vilau.models.liquid.model import Liquid
 from vilau.models.liquid.published_model import KINDS as LIQUID_KINDS
 from vilau.models.liquid.published_model import load_published as load_published_liquid
+from vilau.models.sizes import IMAGE_TOKENIZER_FOLDER
 from vilau.models.storage import CONFIG_FILE, fitting_config, load_weights, read_json
+from vilau.models.vargpt import config as vargpt_config
 from vilau.models.vargpt import published as vargpt_published
 from vilau.models.vargpt import tokenizer as vargpt
+from vilau.models.vargpt.model import Vargpt
 from vilau.models.vila_u import model, tower
 from vilau.models.vila_u.config import TowerConfig
 from vilau.models.vila_u.model import VilaU
@@ -39,6 +41,8 @@ TOWER_KINDS = (tower.KIND, TOWER_TYPE)
 TOKENIZER_KINDS = (liquid.KIND, vargpt.KIND)
 LIQUIDS = (liquid_config.KIND, *LIQUID_KINDS)
 """Ours, and what the language model of a published one may be."""
+OWN_KINDS = {liquid_config.KIND: "Liquid", vargpt_config.KIND: "VARGPT"}
+"""Ours that keep their image tokenizer in a folder of its own."""
 WANTED = (
     "a published VILA-U checkpoint (llm/, vision_tower/ and mm_projector/ beside config.json), a published Liquid "
     f"({IMAGE_TOKENIZER_FOLDER}/ beside its weights) or the `model` folder of a run"
@@ -77,8 +81,11 @@ def load(
         return VilaU.load(folder, device=device, dtype=dtype, allow_pickle=allow_pickle).eval()
     if kind == ROOT_TYPE:
         return load_published(folder, device=device, dtype=dtype, allow_pickle=allow_pickle)
+    options: dict[str, Any] = {"device": device, "dtype": dtype, "allow_pickle": allow_pickle}
+    if kind in OWN_KINDS:
+        return _load_own(folder, kind, **options)
     if kind in LIQUIDS:
-        return _load_liquid(folder, kind, device=device, dtype=dtype, allow_pickle=allow_pickle)
+        return _load_published_liquid(folder, kind, **options)
     opener = {
         **dict.fromkeys(TOWER_KINDS, "load_tower"),
         **dict.fromkeys(TOKENIZER_KINDS, "load_tokenizer"),
@@ -90,23 +97,38 @@ def load(
     )
 
 
-def _load_liquid(folder: Path, kind: str, **options: Any) -> Liquid:
+def _load_own(folder: Path, kind: str, **options: Any) -> UnifiedModel:
     tokenizer = folder / IMAGE_TOKENIZER_FOLDER
-    if not tokenizer.is_dir() and kind == liquid_config.KIND:
+    if not tokenizer.is_dir():
         raise CheckpointError(
-            f"{folder} holds a Liquid without its image tokenizer; copy {IMAGE_TOKENIZER_FOLDER}/ of the same run "
-            "there."
+            f"{folder} holds a {OWN_KINDS[kind]} without its image tokenizer; copy {IMAGE_TOKENIZER_FOLDER}/ of the "
+            "same run there."
         )
+    opened = load_tokenizer(tokenizer, **options)
+    if kind == liquid_config.KIND:
+        return Liquid.load(folder, opened, **options).eval()
+    return Vargpt.load(folder, over_scales(opened, tokenizer), **options).eval()
+
+
+def over_scales(tokenizer: VisualTokenizer, source: str | Path) -> vargpt.MultiScaleVQVAE:
+    """Return a tokenizer that must be one over scales, as VARGPT's is; ``CheckpointError`` for another."""
+    if isinstance(tokenizer, vargpt.MultiScaleVQVAE):
+        return tokenizer
+    raise CheckpointError(
+        f"{source} holds a {type(tokenizer).__name__}, but VARGPT draws scale by scale; give what `vilau convert` "
+        "wrote of VAR's tokenizer, or another MultiScaleVQVAE."
+    )
+
+
+def _load_published_liquid(folder: Path, kind: str, **options: Any) -> Liquid:
+    tokenizer = folder / IMAGE_TOKENIZER_FOLDER
     if not tokenizer.is_dir():
         raise CheckpointError(
             f"{folder / CONFIG_FILE} describes a {kind}, which is a unified model if it is Liquid's, with its image "
             f"tokenizer beside it; put that there (vilau convert vqgan.ckpt {tokenizer} --layout vilau "
             f"--allow-pickle), or give {WANTED}."
         )
-    opened = load_tokenizer(tokenizer, **options)
-    if kind == liquid_config.KIND:
-        return Liquid.load(folder, opened, **options).eval()
-    return load_published_liquid(folder, opened, **options)
+    return load_published_liquid(folder, load_tokenizer(tokenizer, **options), **options)
 
 
 def load_tower(
@@ -254,9 +276,9 @@ def _opened(path: str | Path) -> Path:
 
 
 def _own_tokenizer(folder: Path, kind: str) -> tuple[Path, str]:
-    """Step from a Liquid to its image tokenizer; anything else stays."""
+    """Step from a Liquid or VARGPT to its image tokenizer; anything else stays."""
     inner = folder / IMAGE_TOKENIZER_FOLDER
-    if kind not in LIQUIDS or not (inner / CONFIG_FILE).is_file():
+    if kind not in (*LIQUIDS, *OWN_KINDS) or not (inner / CONFIG_FILE).is_file():
         return folder, kind
     return inner, _kind(inner)
 

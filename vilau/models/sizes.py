@@ -12,6 +12,8 @@ WORLD_TOKENIZER = "world-tokenizer"
 
 SPECIAL_TOKENS = ("<im_start>", "<im_end>", "<vi_start>", "<vi_end>")
 """Added after the text vocabulary in this order, as published."""
+IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
+"""Where a saved Liquid or VARGPT keeps the tokenizer of its images, which ``vilau.load_tokenizer`` opens."""
 
 
 @dataclass

@@ -1,12 +1,16 @@
 """Multimodal pretraining of each family: one next-token loss over text and codes."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from vilau.models.liquid.model import Liquid
-from vilau.models.loading import load_tokenizer, load_tower
+from vilau.models.loading import load_tokenizer, load_tower, over_scales
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import LanguageConfig
+from vilau.models.vargpt.config import DecoderConfig, ReaderConfig
+from vilau.models.vargpt.model import PARTS, Vargpt
 from vilau.models.vila_u.config import HeadConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import given
@@ -128,3 +132,77 @@ class LiquidPretraining(LanguageTraining):
         )
         tokenizer = load_tokenizer(tower_checkpoint, dtype=torch.float32)
         self.model = Liquid.start(tokenizer, language, prompt)
+
+
+class VargptPretraining(LanguageTraining):
+    """VARGPT: train projectors, visual decoder and language model, all or some; what encodes images stays frozen."""
+
+    def __init__(  # noqa: PLR0913 - its settings are its constructor
+        self,
+        tower_checkpoint: str,
+        language: LanguageConfig | None = None,
+        reader: ReaderConfig | None = None,
+        decoder: DecoderConfig | None = None,
+        prompt: PromptConfig | None = None,
+        trained: Sequence[str] = PARTS,
+        unconditional: str = "prompt",
+        decoder_checkpoint: str | None = None,
+        allow_pickle: bool = False,
+        caption_dropout: float = 0.1,
+        text_weight: float = 1.0,
+        visual_weight: float = 1.0,
+        guidance_scale: float = 2.5,
+        loss_average: LossAverage = "global",
+        packing: bool = False,
+        length_groups: int = 1,
+        share_images: bool = False,
+        optimizer: OptimizerConfig | None = None,
+    ) -> None:
+        """Start from an image tokenizer over scales, an image encoder and a language model.
+
+        ``tower_checkpoint`` is a folder that ``vilau.load_tokenizer`` opens: what ``vilau convert`` wrote of VAR's
+        tokenizer. ``trained`` names the parts that learn: ``projectors`` and ``decoder`` (drawing), ``reader`` (the
+        projector of what is read), ``language``. The published stages are [projectors], [language, reader] and
+        [decoder, projectors] (Zhuang et al. 2025, section 3.3), whose learning rates are 1e-3, 5e-5 and 5e-5.
+        ``decoder_checkpoint`` is a file of VAR's transformer to start from, as published; of a ``.pth`` the tensors
+        alone are read, where ``allow_pickle`` says so. ``unconditional`` is what guidance moves away from, see
+        ``Vargpt``; ``guidance_scale`` is the published 1.5, which counts from 0 where scales here count from 1.
+        For the other settings see ``MultimodalPretraining``.
+        """
+        optimizer = given(OptimizerConfig(learning_rate=5e-5, warmup_share=0.1), optimizer)
+        language, prompt = given(LanguageConfig(), language), given(PromptConfig(), prompt)
+        reader, decoder = given(ReaderConfig(), reader), given(DecoderConfig(), decoder)
+        super().__init__(
+            optimizer,
+            own={
+                "tower_checkpoint": tower_checkpoint,
+                "language": language,
+                "reader": reader,
+                "decoder": decoder,
+                "prompt": prompt,
+                "trained": list(trained),
+                "unconditional": unconditional,
+                "decoder_checkpoint": decoder_checkpoint,
+                "allow_pickle": allow_pickle,
+            },
+            caption_dropout=caption_dropout,
+            text_weight=text_weight,
+            visual_weight=visual_weight,
+            guidance_scale=guidance_scale,
+            loss_average=loss_average,
+            packing=packing,
+            length_groups=length_groups,
+            share_images=share_images,
+        )
+        tokenizer = load_tokenizer(tower_checkpoint, dtype=torch.float32)
+        self.model = Vargpt.start(
+            over_scales(tokenizer, tower_checkpoint),
+            language,
+            reader,
+            decoder,
+            prompt,
+            unconditional=unconditional,
+            decoder_checkpoint=decoder_checkpoint,
+            allow_pickle=allow_pickle,
+        )
+        self.model.train_only(trained)

@@ -49,7 +49,14 @@ class CachedBackbone:
         self.rows_N = None if own else torch.tensor(rows, device=mask_BT.device)
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Take ``(N, T, E)`` of new positions, return ``(N, E)``; the first call takes the prompts."""
+        """Take ``(N, T, E)`` of new positions, return the last state ``(N, E)``; the first call takes the prompts."""
+        return self._last(inputs, 1)[:, 0]
+
+    def states(self, inputs: Tensor) -> Tensor:
+        """Take ``(N, T, E)`` of new positions, return all their states ``(N, T, E)``."""
+        return self._last(inputs, inputs.shape[1])
+
+    def _last(self, inputs: Tensor, count: int) -> Tensor:
         new = inputs.shape[1]
         missing = self.num_seen + new - self.mask_BT.shape[1]
         if missing > 0:
@@ -64,7 +71,7 @@ class CachedBackbone:
             past_key_values=self.cache,
             use_cache=True,
         )
-        hidden = out.last_hidden_state[:, -1]
+        hidden = out.last_hidden_state[:, -count:]
         if first and self.rows_N is not None:
             self.cache.batch_select_indices(self.rows_N)
             self.mask_BT, hidden = self.mask_BT[self.rows_N], hidden[self.rows_N]

@@ -10,16 +10,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from vilau.errors import DataError
-from vilau.generation.sampling import Sampling, image_seeds
-from vilau.models.causal.given import given_images
+from vilau.errors import ConfigError, DataError
+from vilau.generation.guidance import Guidance
+from vilau.generation.sampling import Choose, Sampling, image_seeds, per_depth
+from vilau.models.causal.given import given_images, leading_codes, repeated
 from vilau.models.causal.losses import cross_entropies, text_log_likelihoods
 from vilau.models.causal.writing import write_answers
-from vilau.models.interface import LossTerms, UnifiedModel, VisualTokenizer
+from vilau.models.interface import LossTerms, Progress, UnifiedModel, VisualTokenizer
 from vilau.models.language import CausalLM
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sequence.layout import SequenceLayout
-from vilau.models.sequence.prompts import chat_segments
+from vilau.models.sequence.prompts import IMAGE_START, VIDEO_START, chat_segments
 from vilau.models.sequence.rows import Layout
 from vilau.models.sizes import LanguageConfig
 from vilau.types import Document, MultimodalBatch, TextSegment
@@ -28,8 +29,9 @@ from vilau.types import Document, MultimodalBatch, TextSegment
 class CausalModel(UnifiedModel):
     """A language model among whose words images stand; a family says how these are shown, predicted and drawn."""
 
+    plain_layout: ClassVar[type[SequenceLayout]] = SequenceLayout
     published_layout: ClassVar[type[SequenceLayout]] = SequenceLayout
-    """What lays documents out where the prompts' form is ``published``."""
+    """What lays documents out, by the prompts' form."""
 
     def __init__(
         self,
@@ -47,7 +49,7 @@ class CausalModel(UnifiedModel):
         self.tokenizer = tokenizer.requires_grad_(requires_grad=False).eval()
         self.language = language
         self.words = words
-        layout = self.published_layout if prompt.form == "published" else SequenceLayout
+        layout = self.published_layout if prompt.form == "published" else self.plain_layout
         self.sequence = layout(
             words,
             prompt,
@@ -110,9 +112,102 @@ class CausalModel(UnifiedModel):
     def visual_loss(self, hidden_nPE: Tensor, codes_nPD: Tensor) -> Tensor:
         """Sum of the cross entropies, in nats, of codes that states predict."""
 
+    @abstractmethod
+    def draw_codes(  # noqa: PLR0913 - what a drawing depends on
+        self,
+        prompts: Sequence[str],
+        *,
+        num_images: int,
+        guidance: Guidance,
+        choose: Sequence[Choose],
+        seeds: Sequence[int],
+        negative_prompt: str | None = None,
+        given_codes: Tensor | None = None,
+        start: str = IMAGE_START,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw the codes ``(B, num_images * P, D)`` of images, or of frames, after the token ``start``.
+
+        An empty prompt is the model's null, as is a ``negative_prompt`` that is None or empty; ``choose`` draws an
+        index for each row of logits ``(N, K)`` at numbers ``(N,)`` in [0, 1), one function for each depth.
+        """
+
     def word_logits(self, hidden: Tensor) -> Tensor:
         """Map states ``(..., E)`` to logits of the text tokens ``(..., V)``."""
         return self.language.get_output_embeddings()(hidden)
+
+    # ---------------------------------------------------------------- drawing
+
+    @torch.no_grad()
+    def generate_images(  # noqa: PLR0913 - see the interface
+        self,
+        prompts: str | Sequence[str],
+        *,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
+        seed: int | Sequence[int] = 0,
+        num_images: int = 1,
+        negative_prompt: str | None = None,
+        given_codes: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw images; see ``UnifiedModel.generate_images``."""
+        rows = repeated(prompts, num_images, name="num_images")
+        codes = self.draw_codes(
+            rows,
+            num_images=1,
+            guidance=Guidance(guidance_scale, guidance_start),
+            choose=self._choosers(temperature, top_k, top_p),
+            seeds=image_seeds(seed, len(rows)),
+            negative_prompt=negative_prompt,
+            given_codes=given_codes,
+            progress=progress,
+        )
+        return self.tokenizer.decode(codes).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def generate_videos(  # noqa: PLR0913 - see the interface
+        self,
+        prompts: str | Sequence[str],
+        *,
+        guidance_scale: float | Sequence[float] = 3.0,
+        guidance_start: float | None = None,
+        temperature: float | Sequence[float] = 1.0,
+        top_k: int | Sequence[int] = 900,
+        top_p: float | Sequence[float] = 0.96,
+        seed: int | Sequence[int] = 0,
+        num_videos: int = 1,
+        num_frames: int = 8,
+        negative_prompt: str | None = None,
+        first_frames: Tensor | None = None,
+        given_codes: Tensor | None = None,
+        progress: Progress | None = None,
+    ) -> Tensor:
+        """Draw clips; see ``UnifiedModel.generate_videos``."""
+        rows = repeated(prompts, num_videos, name="num_videos")
+        if num_frames < 1:
+            raise ConfigError(f"num_frames is {num_frames}; write 1 or more.")
+        codes = self.draw_codes(
+            rows,
+            num_images=num_frames,
+            guidance=Guidance(guidance_scale, guidance_start),
+            choose=self._choosers(temperature, top_k, top_p),
+            seeds=image_seeds(seed, len(rows)),
+            negative_prompt=negative_prompt,
+            given_codes=leading_codes(self, first_frames, given_codes),
+            start=VIDEO_START,
+            progress=progress,
+        )
+        clips = codes.unflatten(1, (num_frames, self.sequence.num_positions))
+        # Clip by clip: the decoder's memory is that of one clip, however many are drawn.
+        return torch.stack([self.tokenizer.decode(clip).float().clamp(-1, 1) for clip in clips])
+
+    def _choosers(self, temperature: Any, top_k: Any, top_p: Any) -> list[Sampling]:
+        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        return per_depth(self.tokenizer.spec.depth, **settings)
 
     # ---------------------------------------------------------------- answers
 

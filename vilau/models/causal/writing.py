@@ -9,15 +9,12 @@ from torch import Tensor
 
 from vilau.errors import ConfigError
 from vilau.generation.engine import write_tokens
-from vilau.generation.sampling import row_uniforms
+from vilau.generation.sampling import Choose, row_uniforms
 from vilau.generation.text import TextStream, decode_tokens
 from vilau.models.causal.backbone import CachedBackbone, check_length
 from vilau.models.causal.parts import Parts
 from vilau.models.finite import FiniteLogits
 from vilau.models.sequence.prompts import chat_segments
-
-Choose = Callable[[Tensor, Tensor], Tensor]
-"""Draws an index per row of logits ``(N, V)`` at numbers ``(N,)`` in [0, 1)."""
 
 
 def write_answers(

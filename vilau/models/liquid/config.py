@@ -14,8 +14,6 @@ PUBLISHED_MARKS = (BEGIN_OF_IMAGE, END_OF_IMAGE, START_OF_TURN, END_OF_TURN)
 
 KIND = "liquid"
 """What ``config.json`` calls a model."""
-IMAGE_TOKENIZER_FOLDER = "image_tokenizer"
-"""Where a saved model keeps the tokenizer of its images, which ``vilau.load_tokenizer`` opens."""
 
 
 @dataclass(kw_only=True)

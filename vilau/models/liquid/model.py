@@ -23,12 +23,12 @@ from vilau.models.language import (
     text_tokenizer,
     with_null_token,
 )
-from vilau.models.liquid.config import IMAGE_TOKENIZER_FOLDER, KIND, PUBLISHED_MARKS
+from vilau.models.liquid.config import KIND, PUBLISHED_MARKS
 from vilau.models.liquid.layout import LiquidLayout
 from vilau.models.next_token.model import NextTokenModel
 from vilau.models.next_token.tokenized import Tokenized
 from vilau.models.sequence.config import PromptConfig
-from vilau.models.sizes import SPECIAL_TOKENS, LanguageConfig
+from vilau.models.sizes import IMAGE_TOKENIZER_FOLDER, SPECIAL_TOKENS, LanguageConfig
 from vilau.models.storage import (
     CONFIG_FILE,
     TOKENIZER_FOLDER,

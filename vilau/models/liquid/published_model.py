@@ -10,15 +10,11 @@ import torch
 from vilau.errors import CheckpointError
 from vilau.models.interface import VisualTokenizer
 from vilau.models.language import CLASSES, described
-from vilau.models.liquid.config import (
-    IMAGE_TOKENIZER_FOLDER,
-    PUBLISHED_MARKS,
-    UNCONDITIONAL,
-)
+from vilau.models.liquid.config import PUBLISHED_MARKS, UNCONDITIONAL
 from vilau.models.liquid.model import Liquid
 from vilau.models.pretrained import pretrained_config, pretrained_kind
 from vilau.models.sequence.config import PromptConfig
-from vilau.models.sizes import LanguageConfig
+from vilau.models.sizes import IMAGE_TOKENIZER_FOLDER, LanguageConfig
 from vilau.models.storage import building_on_meta
 from vilau.models.tokenizers import load_tokenizer
 from vilau.models.weight_files import Unfilled, check_fit, fill, read_tensors

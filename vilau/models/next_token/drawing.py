@@ -11,16 +11,13 @@ from torch import Tensor
 
 from vilau.generation.engine import draw_positions
 from vilau.generation.guidance import Guidance, guide
-from vilau.generation.sampling import row_uniforms
+from vilau.generation.sampling import Choose, row_uniforms
 from vilau.models.causal.backbone import CachedBackbone, check_length
 from vilau.models.causal.given import checked_codes
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import Progress
 from vilau.models.next_token.tokenized import CodeReader
 from vilau.models.sequence.prompts import IMAGE_START
-
-Choose = Callable[[Tensor, Tensor], Tensor]
-"""Draws an index per row of logits ``(N, K)`` at numbers ``(N,)`` in [0, 1)."""
 
 
 class PositionDrawer(CodeReader, Protocol):

@@ -7,18 +7,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from vilau.errors import ConfigError
-from vilau.generation.guidance import Guidance
-from vilau.generation.sampling import Sampling, image_seeds, per_depth
-from vilau.models.causal.given import leading_codes, repeated
 from vilau.models.causal.model import CausalModel
-from vilau.models.interface import Progress
 from vilau.models.next_token.drawing import draw_codes
 from vilau.models.next_token.tokenized import Tokenized, all_tokenized, embedded
-from vilau.models.sequence.prompts import VIDEO_START
 from vilau.models.sequence.rows import Layout
 
 
@@ -53,77 +46,7 @@ class NextTokenModel(CausalModel):
         """The codes ``(n, P, D)`` of some of the images."""
         return seen.codes[index_n]
 
-    # ---------------------------------------------------------------- generation
-
-    @torch.no_grad()
-    def generate_images(  # noqa: PLR0913 - see the interface
-        self,
-        prompts: str | Sequence[str],
-        *,
-        guidance_scale: float | Sequence[float] = 3.0,
-        guidance_start: float | None = None,
-        temperature: float | Sequence[float] = 1.0,
-        top_k: int | Sequence[int] = 900,
-        top_p: float | Sequence[float] = 0.96,
-        seed: int | Sequence[int] = 0,
-        num_images: int = 1,
-        negative_prompt: str | None = None,
-        given_codes: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Draw images; see ``UnifiedModel.generate_images``."""
-        rows = repeated(prompts, num_images, name="num_images")
-        codes = draw_codes(
-            self,
-            rows,
-            num_positions=self.sequence.num_positions,
-            guidance=Guidance(guidance_scale, guidance_start),
-            choose=self._choosers(temperature, top_k, top_p),
-            seeds=image_seeds(seed, len(rows)),
-            negative_prompt=negative_prompt,
-            given_codes=given_codes,
-            progress=progress,
-        )
-        return self.tokenizer.decode(codes).float().clamp(-1, 1)
-
-    @torch.no_grad()
-    def generate_videos(  # noqa: PLR0913 - see the interface
-        self,
-        prompts: str | Sequence[str],
-        *,
-        guidance_scale: float | Sequence[float] = 3.0,
-        guidance_start: float | None = None,
-        temperature: float | Sequence[float] = 1.0,
-        top_k: int | Sequence[int] = 900,
-        top_p: float | Sequence[float] = 0.96,
-        seed: int | Sequence[int] = 0,
-        num_videos: int = 1,
-        num_frames: int = 8,
-        negative_prompt: str | None = None,
-        first_frames: Tensor | None = None,
-        given_codes: Tensor | None = None,
-        progress: Progress | None = None,
-    ) -> Tensor:
-        """Draw clips; see ``UnifiedModel.generate_videos``."""
-        rows = repeated(prompts, num_videos, name="num_videos")
-        if num_frames < 1:
-            raise ConfigError(f"num_frames is {num_frames}; write 1 or more.")
-        codes = draw_codes(
-            self,
-            rows,
-            num_positions=self.sequence.num_positions * num_frames,
-            guidance=Guidance(guidance_scale, guidance_start),
-            choose=self._choosers(temperature, top_k, top_p),
-            seeds=image_seeds(seed, len(rows)),
-            negative_prompt=negative_prompt,
-            given_codes=leading_codes(self, first_frames, given_codes),
-            start=VIDEO_START,
-            progress=progress,
-        )
-        clips = codes.unflatten(1, (num_frames, self.sequence.num_positions))
-        # Clip by clip: the decoder's memory is that of one clip, however many are drawn.
-        return torch.stack([self.tokenizer.decode(clip).float().clamp(-1, 1) for clip in clips])
-
-    def _choosers(self, temperature: Any, top_k: Any, top_p: Any) -> list[Sampling]:
-        settings = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-        return per_depth(self.tokenizer.spec.depth, **settings)
+    def draw_codes(self, prompts: Sequence[str], *, num_images: int, **settings: Any) -> Tensor:
+        """Draw codes position by position, see ``drawing.draw_codes``."""
+        num_positions = self.sequence.num_positions * num_images
+        return draw_codes(self, prompts, num_positions=num_positions, **settings)

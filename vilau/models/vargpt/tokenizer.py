@@ -1,6 +1,6 @@
 """VARGPT's image tokenizer: VAR's multi-scale VQ-VAE (Tian et al. 2024, section 3; VARGPT, section 3.1).
 
-B images, P cells of all scales, Z code width.
+B images, P cells of all scales, p the side of one, h that of the finest, Z code width.
 """
 
 import torch
@@ -66,3 +66,27 @@ class MultiScaleVQVAE(ConvTokenizer):
         self.check_codes(codes)
         features = self.quantizer.features(codes[..., 0], upto)
         return self.decoder(self.post_quant_conv(features.to(self.post_quant_conv.weight.dtype)))
+
+    @torch.no_grad()
+    def shown(self, codes: Tensor) -> Tensor:
+        """Return what a model is shown of codes ``(B, P, 1)``: float32 ``(B, P - p * p, Z)``, none of the first scale.
+
+        See ``MultiScaleQuantizer.shown``. Raises ``DataError`` for codes of another shape.
+        """
+        self.check_codes(codes)
+        return self.quantizer.shown(codes[..., 0])
+
+    @torch.no_grad()
+    def grown(self, total: Tensor | None, codes: Tensor, scale: int) -> Tensor:
+        """Return the running sum, float32 ``(B, Z, h, h)``, with the codes ``(B, p * p, 1)`` of one more scale.
+
+        See ``MultiScaleQuantizer.grown``; raises what it does.
+        """
+        return self.quantizer.grown(total, codes.flatten(1), scale)
+
+    def shown_to(self, total: Tensor, scale: int) -> Tensor:
+        """Return what the cells of a scale are shown of a running sum ``(B, Z, h, h)``: ``(B, p * p, Z)``.
+
+        See ``MultiScaleQuantizer.shown_to``; raises what it does.
+        """
+        return self.quantizer.shown_to(total, scale)
