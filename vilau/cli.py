@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         app = bool({verb for verb, _, _ in APPS} & set(arguments[:1]))
-        words = "stopped." if app else "stopped; the same command goes on from here."
+        same = "the same command" + (" without --fresh" if "--fresh" in arguments else "")
+        words = "stopped." if app else f"stopped; {same} goes on from here."
         print(f"\n{words}", file=sys.stderr, flush=True)
         return 130
 
@@ -163,6 +164,7 @@ def _study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "study", nargs="+", metavar="STUDY", help="study files (experiments/*.yaml)"
     )
+    parser.set_defaults(spill="study")
     parser.add_argument("--scale", help="sizes: tiny, small, paper (default: the study's)")
     parser.add_argument(
         "--machine", default="cpu", help="where to run: cpu, gpu, fsdp_8gpu (default: cpu)"
@@ -253,8 +255,8 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _table(args: argparse.Namespace) -> int:
-    for path in args.study:
-        print(session.table_study(path, _options(args), runs=args.runs), end="\n\n")
+    for text in session.table_studies(args.study, _options(args), runs=args.runs):
+        print(text, end="\n\n")
     return 0
 
 

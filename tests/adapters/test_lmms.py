@@ -80,10 +80,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 class Parrot:
     """Says which pictures it saw and what it was asked."""
 
-    class tokenizer:  # noqa: N801 - stands for an attribute
-        class spec:  # noqa: N801
-            image_size = SIZE
-
+    reading_size = SIZE
     prompt = argparse.Namespace(form="plain")
 
     def __init__(self) -> None:

@@ -1,16 +1,21 @@
 """VARGPT: features to read, scales to draw, and what joins them."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from tests.models import tiny
 from tests.models.forms import forms_batch
-from vilau.errors import DataError
+from vilau.apps.chat import Conversation
+from vilau.errors import ConfigError, DataError
 from vilau.generation.guidance import Guidance
+from vilau.generation.sampling import image_seed, row_uniforms
 from vilau.layers.pixels import to_float
-from vilau.models.sequence.prompts import chat_segments
+from vilau.models.sequence.prompts import VIDEO_START, chat_segments
 from vilau.models.vargpt.drawing import draw_scales
+from vilau.models.vargpt.model import Vargpt
 from vilau.models.vargpt.reader import PictureReader, build_vision
 from vilau.types import Document, ImageSegment, MultimodalBatch, TextSegment
 
@@ -214,7 +219,7 @@ def test_drawn_logits_are_those_of_a_full_forward(unconditional, scale):
     settings = {"num_images": 1, "choose": [choose], "seeds": [5, 6]}
     codes = draw_scales(model, PROMPTS, guidance=Guidance(scale), **settings)
     drawn = torch.cat([one.unflatten(0, (2, -1)) for one in heard], dim=1)
-    noise = [torch.Generator().manual_seed(seed) for seed in (5, 6)]
+    noise = [torch.Generator().manual_seed(image_seed(seed, 0)) for seed in (5, 6)]
     for row, prompt in enumerate(PROMPTS):
         told = model.code_logits(_states(model, prompt, codes[row]))[0]
         without = model.code_logits(_states(model, "", codes[row]))[0]
@@ -232,16 +237,95 @@ def _states(model, prompt, codes):
     return model.language.model(inputs_embeds=inputs).last_hidden_state[:, -P:]
 
 
+def greedy(model, prompts, **settings):
+    """Codes, and the logits that each row chose them by."""
+    heard = []
+
+    def choose(logits, uniforms):
+        heard.append(logits.clone())
+        return logits.argmax(dim=-1)
+
+    settings = {"seeds": list(range(len(prompts))), "num_images": 1, **settings}
+    codes = draw_scales(model, prompts, choose=[choose], **settings)
+    return codes, torch.cat([one.unflatten(0, (len(prompts), -1)) for one in heard], dim=1)
+
+
+@torch.no_grad()
 def test_a_ramp_of_guidance_goes_from_scale_to_scale(model):
-    plain = model.generate_images(PROMPTS, guidance_scale=1.0, seed=[1, 2])
-    ramp = {"guidance_scale": 3.0, "guidance_start": 1.0}
-    codes, heard = [], []
-    for settings in ({"guidance_scale": 1.0}, ramp):
-        found = model.tokenizer.encode(model.generate_images(PROMPTS, seed=[1, 2], **settings))
-        codes.append(found)
-    model.generate_images(PROMPTS[0], progress=lambda *at: heard.append(at), **ramp)
+    codes, drawn = greedy(model, PROMPTS, guidance=Guidance(3.0, 1.0))
+    weights = torch.tensor([1.0] + [2.0] * 4 + [3.0] * 16)[:, None]
+    for row, prompt in enumerate(PROMPTS):
+        told = model.code_logits(_states(model, prompt, codes[row]))[0]
+        without = model.code_logits(_states(model, "", codes[row]))[0]
+        expected = without + weights * (told - without)
+        torch.testing.assert_close(drawn[row], expected, rtol=1e-4, atol=1e-3)
+    heard = []
+    model.generate_images(PROMPTS[0], progress=lambda *at: heard.append(at))
     assert heard == [(1, 21), (5, 21), (21, 21)]
-    assert not torch.equal(model.generate_images(PROMPTS, seed=[1, 2], **ramp), plain)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("unconditional", ["prompt", "noise"])
+def test_rows_of_unlike_guidance_are_drawn_as_each_alone(unconditional):
+    model = tiny.outspoken(tiny.vargpt(unconditional=unconditional, max_length=256))
+    prompts = [*PROMPTS, "a star"]
+    scales = [2.5, 1.0, 4.0]
+    codes, drawn = greedy(model, prompts, guidance=Guidance(scales), seeds=[7, 8, 9])
+    for row, prompt in enumerate(prompts):
+        alone = greedy(model, [prompt], guidance=Guidance(scales[row]), seeds=[7 + row])
+        assert torch.equal(codes[row], alone[0][0])
+        torch.testing.assert_close(drawn[row], alone[1][0], rtol=1e-4, atol=1e-3)
+
+
+@torch.no_grad()
+def test_logits_of_a_second_frame_are_those_of_a_full_forward(model):
+    """The language model has seen the first frame; decoder and running sum begin anew."""
+    codes, drawn = greedy(
+        model, PROMPTS[:1], guidance=Guidance(1.0), num_images=2, start=VIDEO_START
+    )
+    row = model.sequence.drawing_prompts(PROMPTS[:1], start=VIDEO_START)
+    frames = codes.view(2, P, 1)
+    cells = model.cells(model.tokenizer.shown(frames)).flatten(0, 1)[None]
+    inputs = torch.cat([model.language.model.embed_tokens(row.ids), cells], dim=1)
+    hidden = model.language.model(inputs_embeds=inputs).last_hidden_state[0, -2 * P :]
+    expected = model.code_logits(hidden.view(2, P, -1)).flatten(0, 1)
+    torch.testing.assert_close(drawn[0], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_no_words_change_what_noise_moves_away_from():
+    model = tiny.vargpt(unconditional="noise", max_length=256)
+    with pytest.raises(
+        ConfigError, match="negative_prompt is 'two squares', but this model's guidance"
+    ):
+        model.generate_images("a star", negative_prompt="two squares")
+    assert model.generate_images("a star", negative_prompt=" ").shape == (1, 3, 16, 16)
+
+
+@torch.no_grad()
+def test_noise_is_of_other_numbers_than_codes_are_drawn_at():
+    """Of one seed both would be one stream: what is chosen would hang on what is moved away from."""
+    seeds = [5]
+    (generator,) = [torch.Generator().manual_seed(image_seed(5, 0))]
+    of_noise = torch.rand(P, generator=generator, dtype=torch.float64)
+    assert not torch.isclose(
+        row_uniforms(seeds, P, torch.device("cpu"))[0].double(), of_noise
+    ).any()
+
+
+def test_a_picture_that_does_not_fit_is_refused(model):
+    short = tiny.vargpt(max_length=24)
+    with pytest.raises(DataError, match="takes 13 positions and what follows 21, but the language"):
+        short.generate_images(PROMPTS[1])
+
+
+def test_more_conditions_than_one_are_refused():
+    with pytest.raises(
+        ConfigError, match="decoder.num_conditions is 3, but VARGPT tells its decoder the same"
+    ):
+        Vargpt.start(
+            tiny.over_scales(), tiny.language(), tiny.picture_reader(),
+            tiny.scale_decoder(num_conditions=3), tiny.PROMPT,
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize("kept", [1, 3, 5, 21])
@@ -281,3 +365,15 @@ def test_examples_of_drawings_in_a_chat_are_cells(model):
     assert layout.span_drawn.tolist() == [True, False]
     text = ["draw a star", "<image>", "and what is this ? <image>"]
     assert isinstance(model.generate_text(to_float(tiny.images(2)), text, max_new_tokens=3), str)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(24, 24), (12, 16)])
+def test_pictures_are_read_at_the_size_that_the_encoder_sees(side, expected):
+    """What shows a model pictures asks it for this size; nothing that the encoder could see is lost before it."""
+    reader = tiny.picture_reader(image_size=side)
+    parts = tiny.over_scales(), tiny.language(), reader, tiny.scale_decoder(), tiny.PROMPT
+    model = Vargpt.start(*parts)
+    assert model.reading_size == expected
+    assert tiny.vila_u().reading_size == tiny.SIDE
+    args = SimpleNamespace(fit="squash", quirks=None)
+    assert Conversation(model, args).size == expected

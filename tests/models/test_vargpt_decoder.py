@@ -159,7 +159,7 @@ def test_the_condition_matters_beyond_the_first_cell():
         x = model.embed(maps, condition)
         base, other = model(x, condition), model(x, model.condition(torch.tensor([2, 3])))
         assert ((base - other).abs().amax(dim=2) > 1e-3).all()
-        null = model.condition(torch.tensor([model.null_row]))
+        null = model.condition(torch.tensor([model.config.num_conditions]))
         assert torch.equal(null[0], model.condition_embedding.weight[-1])
         # One condition for all images is that of each.
         every = null.expand(2, -1)

@@ -12,7 +12,7 @@ from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.vargpt.config import DecoderConfig, ReaderConfig
-from vilau.models.vargpt.model import PARTS, Vargpt
+from vilau.models.vargpt.model import Vargpt
 from vilau.models.vargpt.published_decoder import own_state
 from vilau.models.vargpt.reader import PictureReader, build_vision, start_vision
 from vilau.models.vargpt.start import start_decoder
@@ -225,16 +225,24 @@ def test_sizes_of_a_reader_are_checked(settings, message):
         (["projectors"], {"to_language", "to_decoder"}),
         (["language", "reader"], {"language", "reader"}),
         (["decoder", "projectors"], {"decoder", "to_language", "to_decoder"}),
-        (PARTS, {"language", "reader", "decoder", "to_language", "to_decoder"}),
+        (
+            ["language", "reader", "decoder", "projectors"],
+            {"language", "reader", "decoder", "to_language", "to_decoder"},
+        ),
     ],
 )
 def test_a_stage_trains_its_parts_alone(parts, learning):
     model = tiny.vargpt()
     model.train_only(parts)
     found = {n for n, p in model.named_parameters() if p.requires_grad}
-    assert {name.split(".")[0] for name in found} == learning
+    condition = "decoder.condition_embedding.weight"  # with the projectors, as the release has it
+    assert (condition in found) == ("projectors" in parts)
+    assert {name.split(".")[0] for name in found - {condition}} == learning
     assert not any(name.startswith("reader.vision.") for name in found)
     whole = {n for n, p in model.named_parameters() if n.split(".")[0] in learning - {"reader"}}
+    model.train_only(["decoder"])  # where parts share a module, those that learn have the last word
+    assert model.decoder.condition_embedding.weight.requires_grad
+    model.train_only(parts)
     assert whole <= found
 
 
@@ -256,3 +264,42 @@ def test_the_published_sizes():
     assert count == 1024 * 4096 + 4096 + 4096 * 4096 + 4096
     assert sum(p.numel() for p in reader.vision.parameters()) == 303_507_456
     assert DecoderConfig().width == 1920
+
+
+def test_an_encoder_that_is_not_there_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(
+        CheckpointError, match="openai/clip-vit-large-patch14-336 are neither a local"
+    ):
+        start_vision(ReaderConfig())
+
+
+def test_a_clip_that_normalises_otherwise_is_refused(tmp_path):
+    own = CLIPVisionConfig(
+        image_size=12, patch_size=4, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        intermediate_size=24, layer_norm_eps=1e-6,
+    )  # fmt: skip
+    CLIPVisionModel(own).save_pretrained(tmp_path)
+    with pytest.raises(
+        CheckpointError, match="layer_norm_eps is 1e-06, but this model can only build"
+    ):
+        start_vision(ReaderConfig(pretrained=str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"patch_size": 0}, "reader.patch_size is 0; write a whole number, 1 or more."),
+        ({"num_layers": -1}, "reader.num_layers is -1; write a whole number"),
+        ({"num_heads": 3}, "reader.num_heads is 3, which does not divide reader.hidden_size 16"),
+    ],
+)
+def test_sizes_of_an_encoder_that_cannot_be_are_refused(changes, said):
+    with pytest.raises(ConfigError, match=said):
+        tiny.picture_reader(**changes)
+
+
+def test_an_unknown_activation_is_refused():
+    with pytest.raises(ConfigError, match="reader.activation is gulu, which transformers does not"):
+        build_vision(tiny.picture_reader(activation="gulu"))

@@ -96,7 +96,7 @@ def test_vars_tensors_give_vars_logits(normalised, heads, tmp_path):
     fill(model, state)
     model.eval()
     maps = torch.randn(2, CELLS - 1, CODE_WIDTH, generator=torch.Generator().manual_seed(1))
-    rows = torch.tensor([1, model.null_row])
+    rows = torch.tensor([1, model.config.num_conditions])
     with torch.no_grad():
         condition = model.condition(rows)
         found = model(model.embed(maps, condition), condition)

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 import vilau
+from tests.models import tiny
 from tests.models.taming_names import count, published_names
 from vilau.errors import CheckpointError, ConfigError, DataError
+from vilau.layers.pixels import to_float
 from vilau.models.vargpt.config import SCALES, TokenizerConfig
 from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
 
@@ -181,3 +183,13 @@ def test_bad_input_is_told():
         ConfigError, match=r"tokenizer.scales is \[1, 2, 4\], but the encoder makes 8 x 8 cells"
     ):
         small(scales=(1, 2, 4))
+
+
+@pytest.mark.parametrize("build", [tiny.vqgan, tiny.over_scales])
+def test_codes_are_the_same_under_autocast(build):
+    """In a step of mixed precision an image has the codes that a file of codes holds."""
+    model, images = build(), to_float(tiny.images(16))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model.encode(images)
+        assert model.quant_conv(model.encoder(images)).dtype == torch.bfloat16  # as it would be
+    assert torch.equal(found, model.encode(images))

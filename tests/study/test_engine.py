@@ -37,7 +37,7 @@ def test_every_run_is_started_once_after_its_inputs(shop: Workshop, tmp_path: Pa
     for name in plan.runs:
         for other in plan.after[name]:
             assert launcher.launched.index(other) < launcher.launched.index(name)
-    assert outcome.finished == made.trained == set(plan.runs)
+    assert outcome.finished == set(plan.runs)
     assert outcome.exit_code == 0
     assert launcher.closed
     assert "first · Quiet" in stream.getvalue()
@@ -60,7 +60,7 @@ def test_a_second_start_trains_nothing(shop: Workshop, tmp_path: Path) -> None:
     made, stream = engine(shop.plan(), tmp_path, launcher, check=["check"])
     (outcome,) = made.run()
     assert launcher.launched == []
-    assert (len(outcome.finished), made.trained) == (6, set())
+    assert len(outcome.finished) == 6
     assert "6 finished, 0 to run" in stream.getvalue()
 
 
@@ -72,6 +72,83 @@ def test_fresh_trains_everything_anew(shop: Workshop, tmp_path: Path) -> None:
     engine(shop.plan(), tmp_path, launcher, fresh=True)[0].run()
     assert len(launcher.launched) == 6
     assert not left.exists()
+
+
+def test_what_is_left_of_a_fresh_start_that_was_cut_off_is_new(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    engine(shop.plan(), tmp_path, FakeLauncher())[0].run()
+    made, _ = engine(shop.plan(), tmp_path, FakeLauncher({"second": 1}), fresh=True)
+    made.run()
+    launcher = FakeLauncher()
+    engine(shop.plan(), tmp_path, launcher)[0].run()  # without --fresh: what the crash held back
+    assert sorted({name.split("-")[0] for name in launcher.launched}) == ["evaluate", "second"]
+    assert len(launcher.launched) == 4
+
+
+def test_nothing_is_erased_for_studies_that_do_not_check(shop: Workshop, tmp_path: Path) -> None:
+    engine(shop.plan(), tmp_path, FakeLauncher())[0].run()
+    launcher = FakeLauncher({"check": 2})
+    made, _ = engine(shop.plan(), tmp_path, launcher, fresh=True, check=["check"])
+    with pytest.raises(VilauError, match="key x is wrong"):
+        made.run()
+    assert launcher.launched == ["check"]
+    assert all(made.store.metrics(name) for name in made.plans[0].runs)
+
+
+def test_a_fresh_start_leaves_what_another_process_trains(shop: Workshop, tmp_path: Path) -> None:
+    engine(shop.plan(), tmp_path, FakeLauncher())[0].run()
+    store = Store(tmp_path / "runs")
+    theirs = next(iter(shop.plan().runs))
+    launcher = FakeLauncher()
+    made, _ = engine(shop.plan(), tmp_path, launcher, fresh=True)
+    with run_lock(store.run_dir(theirs)):
+        made._erase()
+    assert store.metrics(theirs) is not None
+    assert [store.metrics(name) for name in made.plans[0].runs].count(None) == 5
+
+
+def test_runs_are_stopped_even_where_nobody_listens(shop: Workshop, tmp_path: Path) -> None:
+    class Broken(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    launcher = FakeLauncher({"first": None})
+    made, _ = engine(shop.plan(), tmp_path, launcher, jobs=1)
+    made.store.prepare()
+    made._step()
+    made.display = Display(Broken())
+    made._stop()
+    assert launcher.children[0].signals
+
+
+def test_an_abort_behind_the_results_is_a_warning(shop: Workshop, tmp_path: Path) -> None:
+    class Aborting(FakeLauncher):
+        def launch(self, arguments, environment, log):
+            child = super().launch(arguments, environment, log)
+            child.code = -6
+            return child
+
+    made, stream = engine(shop.plan(), tmp_path, Aborting())
+    (outcome,) = made.run()
+    assert (len(outcome.finished), outcome.exit_code) == (6, 0)
+    assert stream.getvalue().count("! ended with SIGABRT, after its results were written") == 6
+
+
+def test_warnings_of_an_earlier_start_are_not_told_again(shop: Workshop, tmp_path: Path) -> None:
+    engine(shop.plan(), tmp_path, FakeLauncher(said="health, step 7: it broke.\n"))[0].run()
+
+    class Appending(FakeLauncher):
+        def launch(self, arguments, environment, log):
+            before = log.read_text()
+            child = super().launch(arguments, environment, log)
+            log.write_text(before + "health, step 9: again.\n")
+            return child
+
+    made, stream = engine(shop.plan(), tmp_path, Appending(), fresh=True)
+    made.run()
+    assert "it broke" not in stream.getvalue()
+    assert stream.getvalue().count("again") == 6
 
 
 def test_run_yaml_is_complete_and_says_how_to_run_it(shop: Workshop, tmp_path: Path) -> None:

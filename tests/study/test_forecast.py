@@ -24,4 +24,6 @@ def test_a_run_starts_once_those_before_it_are_over(
 ) -> None:
     hours = {"trained": 4.0, "tuned": 1.0, "other": 0.5}
     plan: Any = SimpleNamespace(after={name: after.get(name, set()) for name in hours})
-    assert _until_over(plan, hours, jobs) == pytest.approx(expected)
+    end, most = _until_over(plan, hours, jobs)
+    assert end == pytest.approx(expected)
+    assert most == (1 if jobs == 1 or len(after) > 1 else 2)

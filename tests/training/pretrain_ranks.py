@@ -97,10 +97,21 @@ def work(rank: int, folder: Path, port: int) -> None:
         "sharded": (ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1), {}),
         "liquid": (DDPStrategy(process_group_backend="gloo"), {}),
         "vargpt": (DDPStrategy(process_group_backend="gloo"), {}),
+        "vargpt sharded": (
+            ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+            {},
+        ),
+        # More groups than a part of words alone has rows.
+        "grouped sharded": (
+            ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1),
+            {"length_groups": 5},
+        ),
     }
     # Built before the processes know one another: of several, only rank 0 writes folders.
     modules = {
-        name: FAMILIES.get(name, toys.pretraining)(folder / f"{name}{rank}", **WEIGHTS, **settings)
+        name: FAMILIES.get(name.split()[0], toys.pretraining)(
+            folder / f"{name}{rank}", **WEIGHTS, **settings
+        )
         for name, (_, settings) in runs.items()
     }
     found = {}

@@ -71,7 +71,7 @@ def ranks(tmp_path_factory):
 
 
 @pytest.mark.multi_rank
-@pytest.mark.parametrize("kind", ["ddp", "packed", "sharded"])
+@pytest.mark.parametrize("kind", ["ddp", "packed", "sharded", "grouped sharded"])
 def test_parts_and_ranks_make_the_gradient_of_the_whole(ranks, whole, kind):
     for rank in range(2):
         assert_same(ranks[rank][kind][0], whole[0])
@@ -89,13 +89,14 @@ def test_one_mean_over_words_and_codes_is_one_over_ranks_too(ranks, tmp_path):
 
 
 @pytest.mark.multi_rank
-def test_scale_by_scale_over_ranks_is_the_whole(ranks, tmp_path):
+@pytest.mark.parametrize("kind", ["vargpt", "vargpt sharded"])
+def test_scale_by_scale_over_ranks_is_the_whole(ranks, kind, tmp_path):
     """VARGPT's: a rank that draws nothing, or reads nothing, still waits for no one."""
     step = [pretrain_ranks.whole_step()]
     gradient, loss = pretrain_ranks.alone(tmp_path / "whole", step, family=toys.vargpt)
     for rank in range(2):
-        assert_same(ranks[rank]["vargpt"][0], gradient)
-    assert sum(r["vargpt"][1] for r in ranks) / 2 == pytest.approx(loss, rel=1e-5)
+        assert_same(ranks[rank][kind][0], gradient)
+    assert sum(r[kind][1] for r in ranks) / 2 == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.multi_rank

@@ -10,6 +10,7 @@ from tests.training import pretrain_ranks, toys
 from vilau.costs import estimate
 from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.pixels import to_float
+from vilau.models.sequence.config import PromptConfig
 from vilau.models.vargpt.model import Vargpt
 from vilau.training.evaluate import Evaluation
 from vilau.training.finetune import SupervisedFineTuning
@@ -73,11 +74,62 @@ def test_from_pretraining_to_answers_and_drawings(tmp_path):
     [
         (["projectors"], {"to_language", "to_decoder"}),
         (["language", "reader"], {"language", "reader"}),
+        (["decoder", "projectors"], {"decoder", "to_language", "to_decoder"}),
     ],
 )
 def test_a_published_stage_moves_its_parts_alone(tmp_path, trained, moving):
     module = pretraining(tmp_path, trained=trained)
+    moved = moved_by(module)[0] - {"decoder.condition_embedding.weight"}
+    assert {name.split(".")[0] for name in moved} == moving
+
+
+def test_the_published_stages_go_on_from_one_another(tmp_path):
+    first = pretraining(tmp_path, trained=["projectors"])
+    toys.fit(first, toys.multimodal_data(), 1)
+    first.export(str(tmp_path / "1"))
+    state = first.model.state_dict()
+    for number, trained in ((2, ["language", "reader"]), (3, ["decoder", "projectors"])):
+        stage = SupervisedFineTuning(
+            str(tmp_path / str(number - 1)), trained=trained, optimizer=tiny.optimizer()
+        )
+        before = stage.model.state_dict()
+        assert all(torch.equal(before[name], state[name]) for name in state)
+        moved, _ = moved_by(stage, steps=1)
+        parts = {name.split(".")[0] for name in moved - {"decoder.condition_embedding.weight"}}
+        assert parts == (
+            {"language", "reader"} if number == 2 else {"decoder", "to_language", "to_decoder"}
+        )
+        state = stage.model.state_dict()
+        stage.export(str(tmp_path / str(number)))
+
+
+@pytest.mark.parametrize(
+    ("family", "trained", "moving"),
+    [
+        (toys.pretraining, ["projector", "head"], {"projector", "head"}),
+        (toys.liquid, ["language"], {"language"}),
+    ],
+)
+def test_parts_of_other_families_learn_alone_too(tmp_path, family, trained, moving):
+    family(tmp_path).export(str(tmp_path / "model"))
+    module = SupervisedFineTuning(
+        str(tmp_path / "model"), trained=trained, optimizer=tiny.optimizer()
+    )
     assert {name.split(".")[0] for name in moved_by(module)[0]} == moving
+    with pytest.raises(ConfigError, match="model.trained holds decoder; write some of"):
+        SupervisedFineTuning(str(tmp_path / "model"), trained=["decoder"])
+
+
+def test_a_null_token_that_could_not_learn_is_refused(tmp_path):
+    tiny.over_scales().save(tmp_path)
+    parts = (
+        tiny.language(),
+        tiny.picture_reader(),
+        tiny.scale_decoder(),
+        PromptConfig(null="learned"),
+    )
+    with pytest.raises(ConfigError, match="prompt.null is learned, but model.trained is"):
+        VargptPretraining(str(tmp_path), *parts, trained=["decoder", "projectors"])
 
 
 def test_the_step_of_several_rows_is_that_of_all(tmp_path):

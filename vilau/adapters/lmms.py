@@ -151,7 +151,7 @@ class Answering:
             _, to_messages, settings, number, task, split = arguments
             pictures, text = self._chat(to_messages(self.task_dict[task][split][number]))
         frames = [frame for one in pictures for frame in one]
-        return read_images(frames, self.model.tokenizer.spec.image_size), text, dict(settings)
+        return read_images(frames, self.model.reading_size), text, dict(settings)
 
     def _frames(self, shown: Any) -> Sequence[Any]:
         """Read a video's frames; a picture is one."""

@@ -89,7 +89,7 @@ class Conversation:
 
     def __init__(self, model: Any, args: argparse.Namespace) -> None:
         self.model, self.args = model, args
-        self.size = model.tokenizer.spec.image_size
+        self.size = model.reading_size
         self.reset()
 
     def reset(self) -> None:

@@ -301,7 +301,7 @@ def _write_tasks(args: argparse.Namespace) -> int:
     from vilau.apps.evaluation.twins import twin_data
 
     names = args.benchmarks or list(SCORED)
-    size = open_model(args).tokenizer.spec.image_size if args.model else 64
+    size = open_model(args).reading_size if args.model else 64
     data = twin_data(names, size, args)
     data.setup()
     tasks = ",".join(write_tasks(Path(args.write_lmms_tasks), data.sets))

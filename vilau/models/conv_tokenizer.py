@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vilau.layers.convolution import ConvDecoder, ConvEncoder
+from vilau.layers.nearest import full_float32
 from vilau.layers.tensors_hash import tensors_hash
 from vilau.models.conv_sizes import ConvTokenizerConfig
 from vilau.models.interface import VisualTokenizer
@@ -88,9 +89,16 @@ class ConvTokenizer(VisualTokenizer):
         """Write ``config.json`` and ``model.safetensors``."""
         save_folder(folder, kind=self.kind, config={"tokenizer": asdict(self.config)}, module=self)
 
-    def cast(self, images: Tensor) -> Tensor:
-        """Return images in the number format of the weights."""
-        return images.to(self.quant_conv.weight.dtype)
+    def coded(self, images: Tensor) -> Tensor:
+        """Return what is quantised of images in [-1, 1]: ``(B, Z, h, w)``, in the number format of the weights.
+
+        Neither autocast nor a card's TensorFloat-32 has a say, so that an image has the same codes wherever they are
+        made: in a step of training, for a file, for what is drawn on from. Raises ``DataError`` for images of another
+        size.
+        """
+        self.check_images(images)
+        with torch.autocast(images.device.type, enabled=False), full_float32():
+            return self.quant_conv(self.encoder(images.to(self.quant_conv.weight.dtype)))
 
     def identity(self) -> str:
         """See ``VisualTokenizer.identity``: the decoder may learn on."""

@@ -149,6 +149,11 @@ class UnifiedModel(nn.Module, ABC):
     joint_loss: ClassVar[bool] = False
     """Whether the loss is one mean over all predictions (Liquid's), not one mean over words and one over codes."""
 
+    @property
+    def reading_size(self) -> int:
+        """Pixels per side at which images that are to be read show the model all that it can see."""
+        return self.tokenizer.spec.image_size
+
     @abstractmethod
     def save(self, folder: str | Path) -> None:
         """Write what ``vilau.load`` opens; of several processes all call it."""

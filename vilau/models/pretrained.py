@@ -37,7 +37,12 @@ def pretrained_kind(source: str, kinds: Sequence[str]) -> str:
 def pretrained_config(model_class: type[PreTrainedModel], source: str) -> PretrainedConfig:
     """Read the config of a folder or hub name that must be of ``model_class``'s kind, see ``pretrained_kind``."""
     config_class: type[PretrainedConfig] = model_class.config_class  # type: ignore[assignment]
-    kind = pretrained_kind(source, (config_class.model_type,))
+    return config_within(config_class, source, (config_class.model_type,))
+
+
+def config_within(config_class: type[Config], source: str, kinds: Sequence[str]) -> Config:
+    """Read the config of a part of some kinds of models from a folder or hub name, see ``pretrained_kind``."""
+    kind = pretrained_kind(source, kinds)
     try:
         return config_class.from_pretrained(source, local_files_only=Path(source).exists())
     except (OSError, ValueError) as error:

@@ -45,10 +45,11 @@ def total_text(plan: Plan, costs: Mapping[str, Cost | None], begun: int = 0) -> 
     if not known:
         return ""
     text = f"time still to come, estimated: {_time(plan, _sum(list(known.values())))} one run after another"
-    jobs = min(available_cores(), plan.width())
-    if plan.trainer.get("accelerator") == "cpu" and jobs > 1:
-        total = {**_sum(list(known.values())), "hours": _side_by_side(plan, known, jobs)}
-        text += f", {_time(plan, total).partition(' (')[0]} with {jobs} side by side"
+    if plan.trainer.get("accelerator") == "cpu":
+        hours, most = _side_by_side(plan, known, available_cores())
+        if most > 1:
+            total = {**_sum(list(known.values())), "hours": hours}
+            text += f", {_time(plan, total).partition(' (')[0]} with {most} side by side"
     unknown = len(costs) - len(known)
     text += f"; without {unknown} whose time is not known" if unknown else ""
     return text + ("; what is begun is counted whole" if begun else "")
@@ -73,25 +74,30 @@ def _sum(costs: Sequence[Cost]) -> dict[str, Any]:
     }
 
 
-def _side_by_side(plan: Plan, costs: Mapping[str, Cost], jobs: int) -> dict[str, float]:
-    """Return the hours until all are over, ``jobs`` at a time, each once the runs before it are over."""
+def _side_by_side(plan: Plan, costs: Mapping[str, Cost], jobs: int) -> tuple[dict[str, float], int]:
+    """Return the hours until all are over, at most ``jobs`` at a time, each once the runs before it are over.
+
+    And how many really went at a time.
+    """
     kinds = next(iter(costs.values()))["hours"]
-    return {
+    ends = {
         kind: _until_over(plan, {name: cost["hours"][kind] for name, cost in costs.items()}, jobs)
         for kind in kinds
     }
+    return {kind: end for kind, (end, _) in ends.items()}, max(most for _, most in ends.values())
 
 
-def _until_over(plan: Plan, hours: Mapping[str, float], jobs: int) -> float:
-    now, ends, waiting = 0.0, dict[str, float](), list(hours)
+def _until_over(plan: Plan, hours: Mapping[str, float], jobs: int) -> tuple[float, int]:
+    now, most, ends, waiting = 0.0, 0, dict[str, float](), list(hours)
     while waiting or ends:
         for name in list(waiting):
             if len(ends) < jobs and not plan.after[name] & {*waiting, *ends}:
                 waiting.remove(name)
                 ends[name] = now + hours[name]
+        most = max(most, len(ends))
         now = min(ends.values())
         ends = {name: end for name, end in ends.items() if end > now}
-    return now
+    return now, most
 
 
 def _with_inputs(plan: Plan, run: Run) -> dict[str, Any]:

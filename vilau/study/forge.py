@@ -59,11 +59,17 @@ class Forge:
         request = json.dumps({"arguments": list(arguments), "environment": dict(environment)})
         try:
             socket.send_fds(self._socket, [request.encode()], [writing])
+        except OSError:  # the helper is gone
+            os.close(reading)
+            return self._spawner.launch(arguments, environment, log)
         finally:
             os.close(writing)
         output = Output(os.fdopen(reading, "rb"), log)
         while (message := self._receive()) is not None:
             if "started" in message:
+                self._codes.pop(
+                    message["started"], None
+                )  # of an earlier stage with the same process id
                 return _Forged(message["started"], self, output)
         return self._spawner.launch(arguments, environment, log)
 

@@ -11,7 +11,7 @@ from vilau.study.forecast import cost_of, cost_texts, total_text
 from vilau.study.load import load_study
 from vilau.study.outcome import run_title
 from vilau.study.plan import Options, Plan, Run, joined, make_plan
-from vilau.study.store import Store, read_json, run_lock
+from vilau.study.store import Store, is_running, read_json
 
 
 def plan_text(plan: Plan, store: Store) -> str:
@@ -131,9 +131,8 @@ def _state(store: Store, name: str) -> str:
     if not folder.is_dir():
         return "to run"
     status = read_json(folder / "status.json") or {}
-    with run_lock(folder) as free:
-        if not free:
-            return f"running, at {status.get('step', '?')}"
+    if is_running(folder):
+        return f"running, at {status.get('step', '?')}"
     if any((folder / "checkpoints").glob("step=*.ckpt")):
         return f"cut off at {status.get('step', '?')}"
     return "to run"

@@ -117,14 +117,6 @@ class Plan:
                 set_dotted(config, setting.key, deepcopy(setting.value))
         return config["trainer"]
 
-    def width(self) -> int:
-        """Return the largest number of runs that could ever go side by side."""
-        level: dict[str, int] = {}
-        for name in self.runs:
-            level[name] = 1 + max((level[other] for other in self.after[name]), default=0)
-        levels = list(level.values())
-        return max((levels.count(value) for value in set(levels)), default=1)
-
 
 def make_plan(study: Study, options: Options) -> Plan:
     """Plan a study.
@@ -170,11 +162,14 @@ def make_plan(study: Study, options: Options) -> Plan:
 
 
 def joined(plans: Sequence[Plan]) -> Plan:
-    """Return one plan with the runs of several, for what is counted of all of them; study and table are the first's."""
+    """Return one plan with the runs of several, for what is counted of all of them; study and table are the first's.
+
+    A run that several have waits for what all of them want before it: one study's gates do not hold back another's.
+    """
     after: dict[str, set[str]] = {}
     for plan in plans:
         for name, before in plan.after.items():
-            after.setdefault(name, set()).update(before)
+            after[name] = after[name] & before if name in after else before
     runs = {name: run for plan in reversed(plans) for name, run in plan.runs.items()}
     return replace(plans[0], runs={name: runs[name] for name in after}, after=after, cells=[])
 

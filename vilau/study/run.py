@@ -13,6 +13,7 @@ What happens when something goes wrong:
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -45,6 +46,8 @@ class _Job:
     child: Child
     started_s: float
     card: str | None = None
+    told: int = 0
+    """Bytes that its log held before, of an earlier start."""
 
 
 class Engine:
@@ -55,7 +58,8 @@ class Engine:
         store: where the runs live.
         jobs: how many processes side by side; None: one per core or card, as many as the plans can
             use.
-        fresh: erase finished and half-finished runs of the plans and train them anew.
+        fresh: once the studies check, erase finished and half-finished runs of the plans and train them anew; one
+            that another process is at counts as new.
         display: where progress is shown.
         launcher: how processes are started.
         cards: ids of the graphics cards to share out, where every run takes one.
@@ -81,18 +85,16 @@ class Engine:
         self.plans, self.store, self.fresh = list(plans), store, fresh
         on_cpu = self.plans[0].trainer.get("accelerator") == "cpu"
         cores = available_cores()
-        # One core per run whatever the plans' width: numbers must not change with ``--only``. A
+        # One core per run however many there are: numbers must not change with ``--only``. A
         # graphics card is not shared unless the user says so.
-        width = sum(plan.width() for plan in self.plans)
-        self.jobs = jobs or (cores if on_cpu else min(max(1, len(cards)), width))
+        self.jobs = jobs or (cores if on_cpu else max(1, len(cards)))
         self.cards = list(cards)
         self.threads = max(1, cores // self.jobs) if on_cpu else None
         self.display = display or Display()
         self.launcher = launcher or Spawner()
         self.outcomes = [Outcome() for _ in self.plans]
-        self.trained: set[str] = set()
-        """Runs that this engine itself has started."""
         self._on_end, self._told_of = on_end, set[int]()
+        self._troubles: list[Exception] = []
         self._check_arguments = check
         self._check: Child | None = None
         self._jobs: dict[str, _Job] = {}
@@ -104,13 +106,18 @@ class Engine:
         Raises:
             KeyboardInterrupt: the user stopped it; all children are gone by then.
             VilauError: a mistake of the user's, told by a child or found before any was started.
+            Exception: what ``on_end`` raised for a plan, once all of them are over.
         """
         self.store.prepare()
-        for plan, todo in zip(self.plans, self._open(), strict=True):
-            self._say_plan(plan, len(todo))
         previous = signal.signal(signal.SIGTERM, _as_interrupt)
         try:
-            if any(self._open()):
+            if self.fresh:
+                self._start_check()
+                self._checked_first()
+                self._erase()
+            for plan, todo in zip(self.plans, self._open(), strict=True):
+                self._say_plan(plan, len(todo))
+            if any(self._open()) and not self.fresh:
                 self._start_check()
             while self._step():
                 time.sleep(_POLL_S)
@@ -120,13 +127,28 @@ class Engine:
             finally:
                 signal.signal(signal.SIGTERM, previous)
                 self.launcher.close()
+        if self._troubles:
+            raise self._troubles[0]
         return self.outcomes
+
+    def _erase(self) -> None:
+        """Empty all runs at once: one that is left for later would count as finished if this were cut off."""
+        for name in set[str]().union(*(plan.runs for plan in self.plans)):
+            run_dir = self.store.run_dir(name)
+            if not run_dir.exists():
+                continue
+            with run_lock(run_dir) as mine:
+                if mine:
+                    erase(run_dir)
 
     def _stop(self) -> None:
         if self._jobs:
-            self.display.say(
-                "Stopping: each run ends its step and writes a checkpoint; Ctrl-C once more ends it at once."
-            )
+            with contextlib.suppress(
+                OSError
+            ):  # `| tee` is gone by Ctrl-C as well, and what runs must still be told
+                self.display.say(
+                    "Stopping: each run ends its step and writes a checkpoint; Ctrl-C once more ends it at once."
+                )
         stop_all([job.child for job in self._jobs.values()] + self._checks())
 
     def _step(self) -> bool:
@@ -153,8 +175,17 @@ class Engine:
         for place, names in enumerate(waiting):
             if not names and place not in self._told_of:
                 self._told_of.add(place)
-                self._on_end(place, self.outcomes[place])
+                self._tell_end(place, others_wait=any(waiting))
         return any(waiting)
+
+    def _tell_end(self, place: int, *, others_wait: bool) -> None:
+        try:
+            self._on_end(place, self.outcomes[place])
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not the other studies'
+            self._troubles.append(error)
+            if others_wait:
+                name = self.plans[place].study.name
+                self.display.say(f"✗ {name}: {error}\n  The other studies go on.")
 
     # ------------------------------------------------------------------ before a run
 
@@ -172,7 +203,7 @@ class Engine:
         if name in self._jobs:
             return False
         metrics = self.store.metrics(name)
-        if metrics is not None and (not self.fresh or name in self.trained):
+        if metrics is not None:
             outcome.finished.add(name)
             self._look_at_gates(plan, outcome, name, metrics)
             return True
@@ -198,8 +229,6 @@ class Engine:
             if not mine:
                 self._wait_for_other(run.name)
                 return
-            if self.fresh and run.name not in self.trained:
-                erase(run_dir)
             threads = self._threads(run_dir)
             self._write_config(plan, run, run_dir, threads)
         (run_dir / "status.json").unlink(missing_ok=True)
@@ -210,13 +239,12 @@ class Engine:
         card = self._free_card()
         if card is not None:
             environment["CUDA_VISIBLE_DEVICES"] = card
+        log = run_dir / "log.txt"
+        told = log.stat().st_size if log.exists() else 0
         child = self.launcher.launch(
-            [run.stage.command, "--config", str(run_dir / "run.yaml")],
-            environment,
-            run_dir / "log.txt",
+            [run.stage.command, "--config", str(run_dir / "run.yaml")], environment, log
         )
-        self._jobs[run.name] = _Job(run, child, time.monotonic(), card)
-        self.trained.add(run.name)
+        self._jobs[run.name] = _Job(run, child, time.monotonic(), card, told)
         self.display.say(f"▸ {self.title(run.name)}  ({run.name})")
 
     def _free_card(self) -> str | None:
@@ -257,14 +285,15 @@ class Engine:
 
     def _ended(self, job: _Job, code: int) -> None:
         name = job.run.name
-        if code == 0 and self.store.metrics(name) is not None:
+        if code == BUSY:
+            self._wait_for_other(name)
+        elif code != 2 and self.store.metrics(name) is not None:
             seconds = time.monotonic() - job.started_s
             self.display.say(f"✓ {self.title(name)}  {clock(seconds)}")
-            for warning in _warnings(self.store.run_dir(name) / "log.txt"):
+            if code:
+                self.display.say(f"  ! ended with {_how(code)}, after its results were written")
+            for warning in _warnings(self._file(name, "log.txt"), job.told):
                 self.display.say(f"  ! {warning}")
-        elif code == BUSY:
-            self.trained.discard(name)
-            self._wait_for_other(name)
         elif code == 2:
             self._checked_first()
             raise VilauError(job.child.output.error() or f"{self.title(name)} ended with code 2.")
@@ -285,6 +314,8 @@ class Engine:
             if sentence and not outcome.gate:
                 if not any(other.gate == sentence for other in self.outcomes):
                     self.display.say(f"✗ {sentence}")
+                if len(self.plans) > 1:
+                    self.display.say(f"  {plan.study.name} starts no further stage.")
                 outcome.gate = sentence
                 outcome.exit_code = 1
 
@@ -335,11 +366,11 @@ class Engine:
         )
 
 
-def _warnings(log: Path) -> list[str]:
-    """What a run's user should see of its log, each line once."""
+def _warnings(log: Path, told: int) -> list[str]:
+    """What a run's user should see of its log behind the first ``told`` bytes, each line once."""
     if not log.exists():
         return []
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = log.read_bytes()[told:].decode("utf-8", errors="replace").splitlines()
     return list(dict.fromkeys(line for line in lines if line.startswith(_TOLD)))
 
 

@@ -24,7 +24,7 @@ from vilau.study.plan import Options, Plan, make_plan
 from vilau.study.processes import Spawner
 from vilau.study.results import collect
 from vilau.study.run import Engine
-from vilau.study.store import Store, read_json, write_json
+from vilau.study.store import Store, folder_lock, read_json, write_json
 from vilau.study.table import MADE_OF, fingerprint, terminal_table
 
 
@@ -43,7 +43,7 @@ def run_studies(
         options: scale, machine, seeds and whatever else the command line adds to every one of them.
         runs: the runs folder.
         jobs: processes side by side; None: one per core.
-        fresh: erase the studies' runs first.
+        fresh: erase the studies' runs first, once all of them check.
 
     Returns:
         The exit code: 0, or 1 after a crash or behind a shut gate.
@@ -51,14 +51,20 @@ def run_studies(
     Raises:
         VilauError: a mistake of the user's.
     """
-    paths = list(dict.fromkeys(paths))
-    plans = [make_plan(load_study(path), options) for path in paths]
+    planned = plans_of(paths, options)
+    paths, plans = list(planned), list(planned.values())
+    _check_machines(planned)
     store = Store(runs)
     cards = need_devices(plans[0], _count_devices)
     display = Display()
+    undone = [
+        path
+        for path, plan in planned.items()
+        if fresh or any(store.metrics(name) is None for name in plan.runs)
+    ]
 
     def tell(place: int, outcome: Outcome) -> None:
-        link_plan(plans[place], store)
+        link_plan(_whole(plans[place]), store)
         for text in _told(paths[place], plans[place], store, outcome):
             display.say(text)
 
@@ -72,7 +78,7 @@ def run_studies(
         display=display,
         launcher=Forge(modules, display.say) if forked else Spawner(),
         cards=cards,
-        check=["check", *arguments_of(paths, options)],
+        check=["check", *arguments_of(undone, options)],
         on_end=tell,
     )
     try:
@@ -89,28 +95,69 @@ def check_studies(paths: Sequence[str], options: Options) -> None:
     check = importlib.import_module("vilau.study.check")
     with tempfile.TemporaryDirectory(prefix="vilau-check-") as folder:
         checker = check.Checker(Path(folder))
-        for path in paths:
-            plan = make_plan(load_study(path), options)
+        for plan in plans_of(paths, options).values():
             print(f"{plan.study.name} · scale {plan.scale}", flush=True)  # noqa: T201
             checker.check(plan, lambda line: print(line, flush=True))  # noqa: T201
 
 
 def plans_text(paths: Sequence[str], options: Options, *, runs: str = "runs") -> str:
     """Return what studies would run, each and, where there are several, all together (no torch)."""
-    plans, store = (
-        [make_plan(load_study(path), options) for path in dict.fromkeys(paths)],
-        Store(runs),
-    )
+    plans, store = list(plans_of(paths, options).values()), Store(runs)
     texts = [overview.plan_text(plan, store) for plan in plans]
     return "\n\n".join(
         [*texts, *([overview.together_text(plans, store)] if len(plans) > 1 else [])]
     )
 
 
-def table_study(path: str, options: Options, *, runs: str = "runs") -> str:
-    """Return a study's table and renew its report."""
-    plan = make_plan(load_study(path), options)
-    return "\n".join(_told(path, plan, Store(runs), Outcome(), renew=True)).strip()
+def table_studies(paths: Sequence[str], options: Options, *, runs: str = "runs") -> Iterator[str]:
+    """Yield the table of each study and renew its report.
+
+    Raises:
+        VilauError: a mistake of the user's, or a disk that is full or may not be written to.
+    """
+    store = Store(runs)
+    try:
+        for path, plan in plans_of(paths, options).items():
+            yield "\n".join(_told(path, plan, store, Outcome(), renew=True)).strip()
+    except OSError as error:
+        raise (disk_error(error, Path(runs)) or error) from error
+
+
+def plans_of(paths: Sequence[str], options: Options) -> dict[str, Plan]:
+    """Return path -> plan of study files, each once, however it is spelt.
+
+    Raises:
+        ConfigError: a file or an option is wrong; where there are several, the file that it is wrong for is named.
+            Also two files with studies of one name, which would share their links and their report.
+    """
+    once = {Path(path).resolve(): path for path in reversed(paths)}
+    plans, named = dict[str, Plan](), dict[str, str]()
+    for path in reversed(once.values()):
+        try:
+            plan = make_plan(load_study(path), options)
+        except ConfigError as error:
+            if len(once) == 1 or Path(path).name in str(error):
+                raise
+            raise ConfigError(f"{path}: {error}") from error
+        other = named.setdefault(plan.study.name, path)
+        if other != path:
+            raise ConfigError(
+                f"{other} and {path} are both called `{plan.study.name}`; write another name under `study` in one of "
+                "them."
+            )
+        plans[path] = plan
+    return plans
+
+
+def _check_machines(planned: dict[str, Plan]) -> None:
+    """Refuse studies of several folders whose machine files differ: one engine shares out one machine."""
+    first, *others = planned.items()
+    for path, plan in others:
+        if plan.trainer != first[1].trainer:
+            raise ConfigError(
+                f"{first[0]} and {path} have machine files `{plan.options.machine}.yaml` that differ; run them one "
+                "after another."
+            )
 
 
 def list_studies(folder: str | None = None, *, runs: str | None = None) -> str:
@@ -154,11 +201,13 @@ def arguments_of(paths: Sequence[str], options: Options) -> list[str]:
 
 def link_plan(plan: Plan, store: Store) -> None:
     """Make ``runs/<study>/<variant>[/seed<k>]/<stage>`` links to every run that exists."""
-    store.unlink_all(plan.study.name)
-    for cell in plan.cells:
-        seed = (f"seed{cell.seed}",) if len(plan.seeds) > 1 else ()
-        if store.run_dir(cell.run).exists():
-            store.link(plan.study.name, (cell.variant, *seed, cell.stage), cell.run)
+    study = plan.study.name
+    with folder_lock(store.root / study):  # two engines may end the same study at once
+        store.unlink_all(study)
+        for cell in plan.cells:
+            seed = (f"seed{cell.seed}",) if len(plan.seeds) > 1 else ()
+            if store.run_dir(cell.run).exists():
+                store.link(study, (cell.variant, *seed, cell.stage), cell.run)
 
 
 def need_devices(plan: Plan, count: Callable[[], int]) -> list[str]:
@@ -222,8 +271,7 @@ def _told(
 
     A report that already tells these results is left as it is, unless ``renew``.
     """
-    whole = make_plan(plan.study, dataclasses.replace(plan.options, only=(), until=None))
-    results = collect(whole, store, outcome.failed)
+    results = collect(_whole(plan), store, outcome.failed)
     if plan.study.columns:
         width = shutil.get_terminal_size((120, 24)).columns
         yield f"\n{terminal_table(results, width)}\n"
@@ -238,6 +286,11 @@ def _told(
         report.write_report(results, store, folder, command=command)
         write_json(folder / MADE_OF, mark)
     yield f"report: {folder / 'index.html'}"
+
+
+def _whole(plan: Plan) -> Plan:
+    """Return the plan of a study without what ``--only`` and ``--until`` left out."""
+    return make_plan(plan.study, dataclasses.replace(plan.options, only=(), until=None))
 
 
 def _count_devices() -> int:

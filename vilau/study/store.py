@@ -96,7 +96,11 @@ class Store:
 
 
 def erase(run_dir: Path) -> None:
-    """Empty a run's folder for ``--fresh``; the caller holds its lock."""
+    """Empty a run's folder for ``--fresh``; the caller holds its lock.
+
+    What calls the run finished goes first: cut off half-way, what is left is taken for nothing.
+    """
+    (run_dir / "metrics.json").unlink(missing_ok=True)
     for path in run_dir.iterdir():
         if path.name in KEPT_WHEN_FRESH:
             continue
@@ -146,6 +150,16 @@ def run_lock(run_dir: Path) -> Iterator[bool]:
         yield _try_lock(file)
 
 
+def is_running(run_dir: Path) -> bool:
+    """Tell whether a process holds a run's lock; nothing is written, so a store of somebody else's can be looked at."""
+    try:
+        file = (run_dir / "lock").open()
+    except OSError:
+        return False
+    with file:
+        return not _try_lock(file, shared=True)
+
+
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder that several engines write to, waiting for the others."""
@@ -156,11 +170,11 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str], *, shared: bool = False) -> bool:
     if fcntl is None:
         return True
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -1,5 +1,7 @@
 """Supervised fine-tuning on instructions: questions, answers and drawing requests in one format."""
 
+from collections.abc import Sequence
+
 import torch
 
 from vilau.models.causal.model import CausalModel
@@ -25,12 +27,21 @@ class SupervisedFineTuning(LanguageTraining):
         length_groups: int = 1,
         share_images: bool = False,
         optimizer: OptimizerConfig | None = None,
+        trained: Sequence[str] | None = None,
     ) -> None:
-        """Start from a pretrained model, which is whatever ``vilau.load`` opens; see ``MultimodalPretraining``."""
+        """Start from a pretrained model, which is whatever ``vilau.load`` opens; see ``MultimodalPretraining``.
+
+        ``trained`` names the parts that learn, None: all. Parts are those of the model's ``learning_parts``:
+        ``language`` of every family; ``projector`` and ``head`` (the depth transformer) of VILA-U; ``reader``,
+        ``decoder`` and ``projectors`` of VARGPT, see ``VargptPretraining``.
+        """
         optimizer = given(OptimizerConfig(learning_rate=1e-4), optimizer)
         super().__init__(
             optimizer,
-            own={"checkpoint": checkpoint},
+            own={
+                "checkpoint": checkpoint,
+                "trained": None if trained is None else list(trained),
+            },
             caption_dropout=caption_dropout,
             text_weight=text_weight,
             visual_weight=visual_weight,
@@ -43,3 +54,5 @@ class SupervisedFineTuning(LanguageTraining):
         model = load(checkpoint, dtype=torch.float32)
         assert isinstance(model, CausalModel)  # as all that load opens are
         self.model = model.train()
+        if trained is not None:
+            self.model.train_only(trained)

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from vilau.errors import ConfigError
 from vilau.models.liquid.model import Liquid
 from vilau.models.loading import load_tokenizer, load_tower, over_scales
 from vilau.models.sequence.config import PromptConfig
 from vilau.models.sizes import LanguageConfig
 from vilau.models.vargpt.config import DecoderConfig, ReaderConfig
-from vilau.models.vargpt.model import PARTS, Vargpt
+from vilau.models.vargpt.model import Vargpt
 from vilau.models.vila_u.config import HeadConfig
 from vilau.models.vila_u.model import VilaU
 from vilau.training.base import given
@@ -144,7 +145,7 @@ class VargptPretraining(LanguageTraining):
         reader: ReaderConfig | None = None,
         decoder: DecoderConfig | None = None,
         prompt: PromptConfig | None = None,
-        trained: Sequence[str] = PARTS,
+        trained: Sequence[str] | None = None,
         unconditional: str = "prompt",
         decoder_checkpoint: str | None = None,
         allow_pickle: bool = False,
@@ -161,9 +162,10 @@ class VargptPretraining(LanguageTraining):
         """Start from an image tokenizer over scales, an image encoder and a language model.
 
         ``tower_checkpoint`` is a folder that ``vilau.load_tokenizer`` opens: what ``vilau convert`` wrote of VAR's
-        tokenizer. ``trained`` names the parts that learn: ``projectors`` and ``decoder`` (drawing), ``reader`` (the
-        projector of what is read), ``language``. The published stages are [projectors], [language, reader] and
-        [decoder, projectors] (Zhuang et al. 2025, section 3.3), whose learning rates are 1e-3, 5e-5 and 5e-5.
+        tokenizer. ``trained`` names the parts that learn, None: all. There are ``projectors`` and ``decoder``
+        (drawing), ``reader`` (the projector of what is read) and ``language``. The published stages train [projectors],
+        then [language, reader], then [decoder, projectors] (Zhuang et al. 2025, section 3.3), at learning rates of
+        1e-3, 5e-5 and 5e-5; those behind the first are ``SupervisedFineTuning``'s, which go on from its model.
         ``decoder_checkpoint`` is a file of VAR's transformer to start from, as published; of a ``.pth`` the tensors
         alone are read, where ``allow_pickle`` says so. ``unconditional`` is what guidance moves away from, see
         ``Vargpt``; ``guidance_scale`` is the published 1.5, which counts from 0 where scales here count from 1.
@@ -180,7 +182,7 @@ class VargptPretraining(LanguageTraining):
                 "reader": reader,
                 "decoder": decoder,
                 "prompt": prompt,
-                "trained": list(trained),
+                "trained": None if trained is None else list(trained),
                 "unconditional": unconditional,
                 "decoder_checkpoint": decoder_checkpoint,
                 "allow_pickle": allow_pickle,
@@ -205,4 +207,13 @@ class VargptPretraining(LanguageTraining):
             decoder_checkpoint=decoder_checkpoint,
             allow_pickle=allow_pickle,
         )
-        self.model.train_only(trained)
+        if trained is not None:
+            self._train_only(trained)
+
+    def _train_only(self, parts: Sequence[str]) -> None:
+        if self.model.prompt.null == "learned" and "language" not in parts:
+            raise ConfigError(
+                f"prompt.null is learned, but model.trained is {list(parts)}, so that the null token stays as it was "
+                "made; write null: prompt, or let language learn too."
+            )
+        self.model.train_only(parts)

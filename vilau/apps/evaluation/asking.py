@@ -94,7 +94,7 @@ def answers(
 
     prompts = [question.prompt for question in batch]
     if args.without_images:
-        size = model.tokenizer.spec.image_size
+        size = model.reading_size
         images, prompts, frames = without_images(torch.empty(0, 3, size, size), prompts)
     else:
         shown = [pictures(model, question, args) for question in batch]
@@ -116,7 +116,7 @@ def pictures(model: Any, question: PublishedQuestion, args: Any) -> Tensor:
     from vilau.data.media.pictures import normalise
     from vilau.data.published.media import question_pixels
 
-    size = model.tokenizer.spec.image_size
+    size = model.reading_size
     return normalise(question_pixels(question, size, fit=args.fit or "squash", quirks=args.quirks))
 
 

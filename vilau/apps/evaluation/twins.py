@@ -49,8 +49,12 @@ def run_twin(name: str, module: Any, out: Path, args: Any) -> dict[str, Any]:
     """Measure a model on one twin; returns value and passport of each number, and what it was asked for with."""
     import lightning.pytorch as pl
 
+    from vilau.data.twins.prompts import DRAWN
+
     device = device_of(args.device)
-    data = twin_data([name], module.model.tokenizer.spec.image_size, args)
+    model = module.model
+    size = model.tokenizer.spec.image_size if name in DRAWN else model.reading_size
+    data = twin_data([name], size, args)
     with_ocr = args.ocr and name == OCR_TWIN
     if with_ocr:
         data.setup()

@@ -13,6 +13,7 @@ from vilau.errors import DataError
 from vilau.layers.attention import LEAN
 from vilau.layers.isolation import WITH_MASK, isolating_arguments
 from vilau.layers.lean import product_dtype
+from vilau.layers.ranks import many_ranks
 from vilau.models.causal.parts import Parts
 from vilau.models.finite import FiniteLogits
 from vilau.models.interface import LossTerms
@@ -39,6 +40,10 @@ def cross_entropies(
     )
     for layout in layouts:
         _check_images(layout, batch.num_images)
+    if many_ranks():
+        # Where blocks are sharded, each pass waits for the other ranks': one with fewer rows than groups makes as many
+        # passes as they do, over a word that weighs nothing.
+        layouts += model.sequence.lay_out_in(1, []) * (length_groups - len(layouts))
     seen = model.see(batch.images, batch.codes)
     terms = LossTerms(dropped=layouts[0].dropped, cut=layouts[0].cut)
     for layout in layouts:

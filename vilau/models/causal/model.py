@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vilau.errors import ConfigError, DataError
 from vilau.generation.guidance import Guidance
@@ -71,6 +71,27 @@ class CausalModel(UnifiedModel):
         return self.language.device
 
     # ---------------------------------------------------------------- training
+
+    @abstractmethod
+    def learning_parts(self) -> dict[str, list[nn.Module]]:
+        """Return the parts that can learn, each alone, and what they are made of; some may share modules."""
+
+    def train_only(self, parts: Sequence[str]) -> None:
+        """Let some of ``learning_parts`` learn and freeze the others.
+
+        Raises ``ConfigError`` for a part that there is not, or for none.
+        """
+        known = self.learning_parts()
+        unknown = [part for part in parts if part not in known]
+        if unknown or not parts:
+            raise ConfigError(
+                f"model.trained holds {', '.join(unknown) or 'nothing'}; write some of {', '.join(known)}."
+            )
+        for name in sorted(
+            known, key=lambda name: name in parts
+        ):  # those that learn have the last word
+            for module in known[name]:
+                module.requires_grad_(requires_grad=name in parts)
 
     def losses(
         self,

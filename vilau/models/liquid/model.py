@@ -154,6 +154,10 @@ class Liquid(NextTokenModel):
         words = None if isinstance(self.words, MetaTokenizer) else self.words
         save_folder(folder, kind=KIND, config=config, module=self.language, tokenizer=words)
 
+    def learning_parts(self) -> dict[str, list[nn.Module]]:
+        """The language model, which codes belong to like words."""
+        return {"language": [self.language]}
+
     def blocks_to_shard(self) -> list[nn.Module]:
         """The blocks of the language model; the image tokenizer is small beside them."""
         return list(self.language.model.layers)

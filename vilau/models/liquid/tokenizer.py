@@ -48,11 +48,9 @@ class VQGAN(ConvTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        self.check_images(images)
-        with full_float32():
-            features = self.quant_conv(self.encoder(self.cast(images))).permute(0, 2, 3, 1).float()
-            with torch.autocast(features.device.type, enabled=False):
-                codes = self.codebook.nearest(features.flatten(0, 2))
+        features = self.coded(images).permute(0, 2, 3, 1).float()
+        with torch.autocast(features.device.type, enabled=False), full_float32():
+            codes = self.codebook.nearest(features.flatten(0, 2))
         return codes.view(len(images), -1, 1)
 
     def embed(self, codes: Tensor) -> Tensor:

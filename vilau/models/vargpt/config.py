@@ -50,7 +50,7 @@ class DecoderConfig:
     """The hidden layer of a block's MLP is so many times as wide as the block."""
     num_conditions: int = 1
     """Rows of the table of conditions besides the null row, which comes last: VAR has one for each of 1000 classes.
-    VARGPT draws every image with one and the null row, of a table whose release has 32 004."""
+    Of VARGPT's, which has 32 004 in the release, one is used: every image is learnt and drawn with the first."""
     drop_path: float = 0.125
     """How often the last block leaves out what it adds for an image while it learns; the first never does, and
     those between grow evenly."""
@@ -111,6 +111,17 @@ class ReaderConfig:
     def __post_init__(self) -> None:
         if self.kind not in ("clip", "siglip"):
             raise ConfigError(f"reader.kind is {self.kind!r}; write clip or siglip.")
+        for key in (
+            "image_size", "patch_size", "hidden_size", "num_layers", "num_heads", "mlp_size",
+        ):  # fmt: skip
+            count = getattr(self, key)
+            if not isinstance(count, int) or count < 1:
+                raise ConfigError(f"reader.{key} is {count}; write a whole number, 1 or more.")
+        if self.hidden_size % self.num_heads:
+            raise ConfigError(
+                f"reader.num_heads is {self.num_heads}, which does not divide reader.hidden_size {self.hidden_size}; "
+                f"write a divisor of {self.hidden_size}."
+            )
         if self.image_size % self.patch_size:
             raise ConfigError(
                 f"reader.image_size is {self.image_size}, which patches of {self.patch_size} pixels do not divide; "

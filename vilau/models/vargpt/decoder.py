@@ -138,11 +138,6 @@ class ScaleDecoder(nn.Module):
         """L, the cells of all scales."""
         return self.ends[-1]
 
-    @property
-    def null_row(self) -> int:
-        """The row of the table of conditions that says nothing."""
-        return self.config.num_conditions
-
     def condition(self, rows: Tensor) -> Tensor:
         """Return rows ``(B,)`` of the table of conditions: ``(B, C)``."""
         return self.condition_embedding(rows)

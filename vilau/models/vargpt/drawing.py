@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from vilau.errors import ConfigError
 from vilau.generation.guidance import Guidance, guide
-from vilau.generation.sampling import Choose, row_uniforms
+from vilau.generation.sampling import Choose, image_seed, row_uniforms
 from vilau.layers.attention import KeyValueCache
 from vilau.models.causal.backbone import CachedBackbone, check_length
 from vilau.models.causal.given import checked_codes
@@ -59,8 +60,14 @@ def draw_scales(  # noqa: PLR0913 - what a drawing depends on
 
     Guidance goes from scale to scale: a ramp reaches its end at the finest one of the last image. Each row whose scale
     of guidance is ever another than 1 has a second one: the language model's states after the negative prompt, or noise
-    of its own seed in their place. Results are those of ``CausalModel.draw_codes``; so are its errors.
+    of its own seed in their place. Results are those of ``CausalModel.draw_codes``; so are its errors, and
+    ``ConfigError`` for a negative prompt where noise takes its place.
     """
+    if negative_prompt and negative_prompt.strip() and model.unconditional == "noise":
+        raise ConfigError(
+            f"negative_prompt is {negative_prompt!r}, but this model's guidance moves away from noise, which no words "
+            "change; leave it out, or take a model whose unconditional is prompt."
+        )
     B, P = len(prompts), model.tokenizer.spec.num_positions
     if given_codes is not None:
         given_codes = checked_codes(model, given_codes, B, num_images * P)
@@ -116,7 +123,8 @@ class _Rows:
         texts = [text if text.strip() else null for text in [*prompts, negative_prompt]]
         rows = texts[:-1]
         if model.unconditional == "noise":
-            own = [seeds[n] for n in guided_G.tolist()]
+            # Not the seeds themselves: codes are drawn at the numbers of these.
+            own = [image_seed(seeds[n], 0) for n in guided_G.tolist()]
             self.noise = [torch.Generator().manual_seed(seed) for seed in own]
         else:
             rows = [*rows, *texts[-1:] * len(guided_G)]

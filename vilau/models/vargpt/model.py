@@ -46,9 +46,6 @@ from vilau.models.vargpt.start import build_decoder, start_decoder
 from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
 from vilau.models.weight_files import Unfilled
 
-PARTS = ("language", "reader", "decoder", "projectors")
-"""Parts that can be trained or frozen, see ``Vargpt.train_only``; of the reader its projector."""
-
 
 class ScaleLayout(SequenceLayout):
     """Lays documents out for a model whose state at a place predicts the code at the same place."""
@@ -99,6 +96,11 @@ class Vargpt(CausalModel):
         if prompt.form == "published":
             raise ConfigError(
                 "prompt.form is published, but the strings of VARGPT's release are not known here yet; write plain."
+            )
+        if decoder.config.num_conditions != 1:
+            raise ConfigError(
+                f"decoder.num_conditions is {decoder.config.num_conditions}, but VARGPT tells its decoder the same of "
+                "every image; write 1."
             )
         super().__init__(
             tokenizer, language, language_config, prompt, words, read_positions=reader.num_positions
@@ -216,29 +218,27 @@ class Vargpt(CausalModel):
         self.reader.vision.eval()
         return self
 
-    def train_only(self, parts: Sequence[str]) -> None:
-        """Let these of ``PARTS`` learn and freeze the others, as the published stages do (section 3.3).
+    def learning_parts(self) -> dict[str, list[nn.Module]]:
+        """The language model, the projector of what is read, the decoder, and the projectors around it.
 
-        Raises ``ConfigError`` for a part that there is not, or for none.
+        With the latter learns what the decoder is told of every image, which is made anew where the decoder is VAR's:
+        so does the release's first stage, of which the paper names the projectors alone (reference A3.6).
         """
-        unknown = [part for part in parts if part not in PARTS]
-        if unknown or not parts:
-            raise ConfigError(
-                f"model.trained holds {', '.join(unknown) or 'nothing'}; write some of {', '.join(PARTS)}."
-            )
-        modules: dict[str, list[nn.Module]] = {
+        around = [self.to_language, self.to_decoder]
+        return {
             "language": [self.language],
             "reader": [self.reader.projector],
             "decoder": [self.decoder],
-            "projectors": [self.to_language, self.to_decoder],
+            "projectors": [*around, self.decoder.condition_embedding],
         }
-        for name, found in modules.items():
-            for module in found:
-                module.requires_grad_(requires_grad=name in parts)
 
     def blocks_to_shard(self) -> list[nn.Module]:
-        """The blocks of the language model, of the decoder and of the frozen image encoder."""
-        return [*self.language.model.layers, *self.decoder.blocks, *self.reader.blocks()]
+        """The blocks of the language model and of the decoder.
+
+        Those of the frozen image encoder stay together with all else: a rank whose documents show no image does not
+        run them, and must not be waited for.
+        """
+        return [*self.language.model.layers, *self.decoder.blocks]
 
     # ---------------------------------------------------------------- images among words
 
@@ -251,8 +251,11 @@ class Vargpt(CausalModel):
         inputs_BTE = self.language.get_input_embeddings()(layout.ids)
         drawn = layout.span_drawn
         for chosen, visual in ((~drawn, self._read), (drawn, self._cells)):
-            if not chosen.any():  # a made-up image that weighs nothing, for the weights' sake
-                inputs_BTE = inputs_BTE + 0.0 * self._made_up(read=visual == self._read)
+            if not chosen.any():
+                if (
+                    torch.is_grad_enabled()
+                ):  # a made-up image that weighs nothing, for the weights' sake
+                    inputs_BTE = inputs_BTE + 0.0 * self._made_up(read=visual == self._read)
                 continue
             assert seen is not None
             found_nPE = visual(seen, layout.span_images[chosen])
@@ -300,6 +303,11 @@ class Vargpt(CausalModel):
         spec = self.tokenizer.spec
         maps = self.decoder.start.new_zeros(1, spec.num_positions - 1, spec.embed_dim)
         return self.cells(maps).sum()
+
+    @property
+    def reading_size(self) -> int:
+        """The image encoder's, where it sees more than is drawn."""
+        return max(self.reader.config.image_size, self.tokenizer.spec.image_size)
 
     # ---------------------------------------------------------------- drawing
 

@@ -1,4 +1,4 @@
-"""VAR's transformer as its files hold it (``var_d30.pth``, and VARGPT's ``vargpt_gen.``), under our names.
+"""VAR's transformer as its files hold it (``var_d30.pth``), under our names.
 
 C decoder width, L cells of all scales, h heads.
 """

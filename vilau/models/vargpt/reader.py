@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel, SiglipVisionConfig, SiglipVisionModel
+from transformers.activations import ACT2FN
 
 from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.pixels import resized
 from vilau.models.encoders.load import load_encoders
 from vilau.models.hub_cache import cached_folder
-from vilau.models.pretrained import load_pretrained
+from vilau.models.pretrained import config_within, load_pretrained
 from vilau.models.storage import CONFIG_FILE, building_on_meta, read_json
 from vilau.models.vargpt.config import PUBLISHED_CLIPS, ReaderConfig
 
@@ -23,6 +24,8 @@ CLASSES: dict[str, tuple[Any, Any]] = {
     "clip": (CLIPVisionModel, CLIPVisionConfig),
     "siglip": (SiglipVisionModel, SiglipVisionConfig),
 }
+NORM_EPS = 1e-5
+"""Of all CLIPs' normalisations, as transformers builds them where no config says otherwise."""
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of the pixels that CLIP was trained on, in [0, 1]."""
@@ -45,10 +48,6 @@ class PictureReader(nn.Module):
     def num_positions(self) -> int:
         """Q, the patches of an image."""
         return self.config.num_positions
-
-    def blocks(self) -> list[nn.Module]:
-        """The blocks of the image encoder."""
-        return list(self.vision.encoder.layers)
 
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
@@ -80,6 +79,11 @@ class PictureReader(nn.Module):
 def build_vision(config: ReaderConfig) -> nn.Module:
     """Build an image encoder of a config's sizes, with random weights."""
     model, sizes = CLASSES[config.kind]
+    if config.activation not in ACT2FN:
+        raise ConfigError(
+            f"reader.activation is {config.activation}, which transformers does not know; write quick_gelu (CLIP) or "
+            "gelu_pytorch_tanh (SigLIP)."
+        )
     return model(
         sizes(
             image_size=config.image_size,
@@ -105,7 +109,12 @@ def start_vision(config: ReaderConfig) -> tuple[nn.Module, ReaderConfig]:
         config = replace(config, **PUBLISHED_CLIPS[source])
         return build_vision(config), config
     if source in PUBLISHED_CLIPS or _describes_clip(source):
-        own = CLIPVisionConfig.from_pretrained(source, local_files_only=Path(source).exists())
+        own = config_within(CLIPVisionConfig, source, ("clip", "clip_vision_model"))
+        if own.layer_norm_eps != NORM_EPS:
+            raise CheckpointError(
+                f"reader.pretrained is {source}, whose layer_norm_eps is {own.layer_norm_eps}, but this model can only "
+                f"build {NORM_EPS}; give the weights of another CLIP."
+            )
         vision: nn.Module = load_pretrained(CLIPVisionModel, source, attention="sdpa", config=own)
         return vision, _sized(config, "clip", own)
     vision = load_encoders(source)[0].vision_model

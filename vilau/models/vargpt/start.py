@@ -39,9 +39,9 @@ def start_decoder(
 
     Raises ``CheckpointError`` where the file is not there, broken, or of another tokenizer's scales or codes.
     """
-    if checkpoint is None or (building_on_meta() and not Path(checkpoint).is_file()):
+    file = None if checkpoint is None else Path(checkpoint).expanduser()
+    if file is None or (building_on_meta() and not file.is_file()):
         return build_decoder(config, tokenizer)
-    file = Path(checkpoint).expanduser()
     if not file.is_file():
         raise CheckpointError(
             f"decoder_checkpoint is {checkpoint}, and there is no such file; give that of VAR's transformer, such as "

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from vilau.layers.multiscale import MultiScaleQuantizer
-from vilau.layers.nearest import full_float32
 from vilau.models.conv_tokenizer import ConvTokenizer
 from vilau.models.interface import CodeSpec
 from vilau.models.vargpt.config import TokenizerConfig
@@ -50,9 +49,7 @@ class MultiScaleVQVAE(ConvTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        self.check_images(images)
-        with full_float32():
-            return self.quantizer(self.quant_conv(self.encoder(self.cast(images)))).codes[..., None]
+        return self.quantizer(self.coded(images)).codes[..., None]
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, 1)`` to their vectors ``(B, P, Z)``, each scale's its own, not yet enlarged."""

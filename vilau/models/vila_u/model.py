@@ -131,6 +131,10 @@ class VilaU(NextTokenModel):
         words = None if isinstance(self.words, MetaTokenizer) else self.words
         save_folder(folder, kind=KIND, config=config, module=self, tokenizer=words)
 
+    def learning_parts(self) -> dict[str, list[nn.Module]]:
+        """The language model, the projector of codes and the depth transformer."""
+        return {"language": [self.language], "projector": [self.projector], "head": [self.head]}
+
     def blocks_to_shard(self) -> list[nn.Module]:
         """The blocks of the language model, the depth transformer and the frozen tower."""
         siglip = self.tokenizer.siglip
