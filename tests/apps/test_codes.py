@@ -136,7 +136,7 @@ def test_reconstructing_shows_every_depth(
     assert printed.splitlines()[5:] == [f"strips/{name}.png" for name in "abc"]
 
     tower, images = load_tower(tower_folder), tiny.images(3)
-    depths = tower.reconstruct_by_depth(to_float(images))
+    depths = tower.reconstruct_by_part(to_float(images))
     for number, row in enumerate(rows[:3]):
         errors = (to_uint8(depths[:, number]).float() - images[number].float()) ** 2
         psnr = 10 * torch.log10(255**2 / errors.mean(dim=(1, 2, 3)))

@@ -24,6 +24,7 @@ class Toy(pl.LightningModule):
 
     depth = 2
     codebook_size = 16
+    part_name = "depth"
 
     def __init__(self, answer: str = "yes") -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Toy(pl.LightningModule):
         axes = {"red": [1.0, 0, 0], "green": [0, 1.0, 0], "blue": [0, 0, 1.0]}
         return torch.tensor([axes[text.split()[-1]] for text in texts])
 
-    def reconstruct_by_depth(self, images: Tensor) -> Tensor:
+    def reconstruct_by_part(self, images: Tensor) -> Tensor:
         steps = [self.worse(images, self.depth - 1 - d) for d in range(self.depth)]
         return torch.stack(steps)
 

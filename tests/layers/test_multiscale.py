@@ -1,5 +1,7 @@
 """VAR's quantiser over scales (reference A1.2, A1.3)."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,12 @@ def quantizer(scales=(1, 2, 3, 4), **changes):
 
 def features(batch=5, side=4, width=8):
     return torch.randn(batch, width, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def coded(model, given):
+    """Codes ``(B, P)`` of features, and what they stand for."""
+    found = model(given)
+    return SimpleNamespace(codes=found.codes[..., 0], features=found.features)
 
 
 def by_the_paper(model, rest):
@@ -39,16 +47,17 @@ def test_codes_are_those_of_the_papers_algorithm():
     model, given = quantizer(), features()
     found = model(given)
     codes, total = by_the_paper(model, given)
-    assert found.codes.shape == (5, 1 + 4 + 9 + 16)
+    assert found.codes.shape == (5, 1 + 4 + 9 + 16, 1)
     assert found.codes.dtype == torch.int64
-    assert torch.equal(found.codes, codes)
+    assert torch.equal(found.codes[..., 0], codes)
+    assert torch.equal(model.encode(given), codes)
     torch.testing.assert_close(found.features, total, atol=1e-5, rtol=1e-5)
     assert model.num_cells == 30
 
 
 def test_codes_stand_for_what_encoding_left():
     model = quantizer()
-    found = model(features())
+    found = coded(model, features())
     torch.testing.assert_close(model.features(found.codes), found.features, atol=1e-6, rtol=1e-6)
     # Any prefix of the scales does not look at the codes behind it.
     changed = found.codes.clone()
@@ -60,7 +69,7 @@ def test_codes_stand_for_what_encoding_left():
 @pytest.mark.parametrize("scales", [(1, 2, 3, 4), (2, 3, 4)])
 def test_a_model_is_shown_what_the_coarser_scales_stand_for(scales):
     model = quantizer(scales)
-    codes = model(features()).codes
+    codes = model.encode(features())
     shown = model.shown(codes)
     cells = [side * side for side in scales]
     assert shown.shape == (5, sum(cells[1:]), 8)
@@ -81,7 +90,7 @@ def test_a_model_is_shown_what_the_coarser_scales_stand_for(scales):
 
 def test_scale_by_scale_a_model_is_shown_the_same():
     model = quantizer()
-    found = model(features())
+    found = coded(model, features())
     maps = model.shown(found.codes).split([4, 9, 16], dim=1)
     total = None
     for scale, codes in enumerate(found.codes.split([1, 4, 9, 16], dim=1)):
@@ -94,7 +103,7 @@ def test_scale_by_scale_a_model_is_shown_the_same():
 def test_what_is_shown_teaches_the_codes():
     """Gradients reach the codebook and the refinements, where somebody wants them."""
     model = quantizer()
-    codes = model(features()).codes
+    codes = model.encode(features())
     model.shown(codes).square().sum().backward()
     assert model.codebook.weight.grad.any()
     assert model.refinements[0].weight.grad.any()
@@ -121,9 +130,9 @@ def test_one_refinement_for_all_and_one_for_each():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_everything_is_computed_in_float32(dtype):
     model, given = quantizer(), features()
-    expected = model(given)
+    expected = coded(model, given)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = model(given)
+        found = coded(model, given)
     assert torch.equal(found.codes, expected.codes)
     assert torch.equal(found.features, expected.features)
     shown, first = model.shown(found.codes), model.grown(None, found.codes[:, :1], 0)
@@ -154,7 +163,7 @@ def test_what_makes_no_quantizer(changes, sentence):
 
 def test_codes_of_other_shapes_are_refused():
     model = quantizer()
-    codes = model(features()).codes
+    codes = model.encode(features())
     with pytest.raises(DataError, match=r"codes have the shape \(5, 29\); give \(images, 30\)"):
         model.features(codes[:, 1:])
     with pytest.raises(DataError, match=r"codes have the shape \(5, 29\); give \(images, 30\)"):
@@ -168,7 +177,7 @@ def test_codes_of_other_shapes_are_refused():
 
 def test_scales_of_other_shapes_are_refused():
     model = quantizer()
-    codes = model(features()).codes
+    codes = model.encode(features())
     total = model.grown(None, codes[:, :1], 0)
     sentence = r"codes of scale 1 have the shape \(5, 9\); give \(images, 4\)"
     with pytest.raises(DataError, match=sentence):
@@ -186,3 +195,106 @@ def test_scales_of_other_shapes_are_refused():
     for scale in (0, 4):
         with pytest.raises(ConfigError, match=f"scale is {scale}; write a number from 1 to 3"):
             model.shown_to(total, scale)
+
+
+# ---------------------------------------------------------------------- learning
+
+
+def losses_by_the_paper(model, given):
+    """VAR's: after each scale the distance of the sum so far, to either side (reference A1.4)."""
+    codes = model.encode(given)
+    ends, total, commitment, fit = 0, None, [], []
+    for number, side in enumerate(model.scales):
+        total = model.grown(total, codes[:, ends : ends + side * side], number)
+        ends += side * side
+        commitment.append(F.mse_loss(given, total.detach()))
+        fit.append(F.mse_loss(total, given.detach()))
+    return torch.stack(commitment).mean(), torch.stack(fit).mean(), total
+
+
+def test_losses_and_gradients_are_those_of_vars_code():
+    model, given = quantizer().train(), features().requires_grad_()
+    found = model(given)
+    commitment, fit, total = losses_by_the_paper(model, given)
+    torch.testing.assert_close(found.commitment_loss, commitment)
+    torch.testing.assert_close(found.codebook_loss, fit)
+    weights = [model.codebook.weight, *model.refinements.parameters()]
+    for loss, expected in ((found.commitment_loss, commitment), (found.codebook_loss, fit)):
+        ours, theirs = (
+            torch.autograd.grad(one, [given, *weights], retain_graph=True, allow_unused=True)
+            for one in (loss, expected)
+        )
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a is None) == (b is None)
+            if a is not None:
+                torch.testing.assert_close(a, b)
+    # What decodes the features sends its gradient to the encoder alone, unchanged.
+    to_features, *others = torch.autograd.grad(
+        (found.features * 3.0).sum(), [given, *weights], allow_unused=True
+    )
+    assert torch.equal(to_features, torch.full_like(given, 3.0))
+    assert others == [None] * len(weights)
+    torch.testing.assert_close(found.features, total)
+
+
+def test_what_is_left_after_each_scale_is_a_share_of_the_features():
+    model, given = quantizer(), features()
+    found = model(given)
+    assert found.residual_energy.shape == (5, 4)
+    left = (given - found.features).square().sum(dim=(1, 2, 3)) / given.square().sum(dim=(1, 2, 3))
+    torch.testing.assert_close(found.residual_energy[:, -1], left)
+
+
+def test_codes_start_from_the_first_batch_of_training():
+    model = quantizer(initialisation="data", codebook_size=40).train()
+    given = features(batch=16)
+    before = model.codebook.weight.detach().clone()
+    model.eval()(given)
+    assert torch.equal(model.codebook.weight, before)
+    assert not bool(model.initialised)
+    model.train()(given)
+    assert bool(model.initialised)
+    # A quarter of the codes for each scale; those of the coarsest are means of whole images.
+    means = given.mean(dim=(2, 3))
+    assert (torch.cdist(model.codebook.weight[:10], means).min(dim=1).values < 1e-5).all()
+    started = model.codebook.weight.detach().clone()
+    model(features(batch=16) * 2)
+    assert torch.equal(model.codebook.weight, started)
+    random = quantizer(codebook_size=40)(given)
+    assert model.eval()(given).residual_energy[:, -1].mean() < random.residual_energy[:, -1].mean()
+
+
+def test_unused_codes_restart_from_cells_of_the_batch():
+    model = quantizer(restart_unused_codes=True).train()
+    with torch.no_grad():
+        model.codebook.weight[32:] += 1e3  # too far away to be anybody's nearest
+    found = model(features())
+    assert int(found.codes.max()) < 32
+    assert model.codebook.weight.abs().max() < 100
+    kept = quantizer().train()
+    with torch.no_grad():
+        kept.codebook.weight[32:] += 1e3
+    kept(features())
+    assert kept.codebook.weight.abs().max() > 100
+
+
+def test_accumulated_parts_restart_once_from_the_cells_of_all():
+    whole, parts = (quantizer(restart_unused_codes=True, decay=0.5).train() for _ in range(2))
+    given = features(batch=6)
+    torch.manual_seed(3)
+    whole(given)
+    torch.manual_seed(3)
+    for number, part in enumerate(given.split(2)):
+        before = parts.codebook.weight.detach().clone()
+        with parts.part(more_follow=number < 2):
+            parts(part)
+        assert torch.equal(before, parts.codebook.weight) == (number < 2)
+    torch.testing.assert_close(parts.codebook.weight, whole.codebook.weight)
+    torch.testing.assert_close(parts.codebook.cluster_size_ema, whole.codebook.cluster_size_ema)
+    assert len(parts.parts) == 0
+
+
+def test_what_shards_would_lose_is_known():
+    assert not quantizer().overwrites_parameters
+    assert quantizer(restart_unused_codes=True).overwrites_parameters
+    assert quantizer(initialisation="data").overwrites_parameters

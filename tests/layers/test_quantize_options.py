@@ -8,7 +8,8 @@ from tests.layers.test_quantize import D, K, Z, features, quantizer
 from tests.models import tiny
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
-from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.layers.quantize import ResidualQuantizer
+from vilau.layers.quantized import Quantized
 from vilau.models.vila_u.config import QuantizerConfig, TowerConfig
 from vilau.models.vila_u.tower import VisionTower
 from vilau.training.strategies import shard_module

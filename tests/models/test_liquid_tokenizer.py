@@ -24,7 +24,7 @@ def small(**changes):
     torch.manual_seed(0)
     built = VQGAN(TokenizerConfig(**{**SMALL, **changes})).eval()
     with torch.no_grad():
-        built.codebook.weight.mul_(0.3)  # as wide as what the encoder makes
+        built.quantizer.codebook.weight.mul_(0.3)  # as wide as what the encoder makes
     return built
 
 
@@ -72,7 +72,10 @@ def test_codes_are_chameleons(tmp_path):
 def test_a_file_tells_its_sizes_and_keeps_every_weight(tmp_path):
     own = small(multipliers=(1, 2, 4), num_res_blocks=2, attention_grids=(8,))
     file = tmp_path / "tokenizer.safetensors"
-    state = {**published_names(own), "quantize.embedding.weight": own.codebook.weight.detach()}
+    state = {
+        **published_names(own),
+        "quantize.embedding.weight": own.quantizer.codebook.weight.detach(),
+    }
     save_file({name: tensor.clone() for name, tensor in state.items()}, file)
     found = vilau.load_tokenizer(file, image_size=32)
     assert found.config == own.config
@@ -106,7 +109,9 @@ def test_the_nearest_code_is_looked_for_in_float32(dtype):
     with torch.no_grad():
         features = own.quant_conv(own.encoder(images.to(dtype))).float()
         vectors = features.permute(0, 2, 3, 1).flatten(0, 2)
-        expected = torch.cdist(vectors.double(), own.codebook.weight.double()).argmin(dim=1)
+        expected = torch.cdist(vectors.double(), own.quantizer.codebook.weight.double()).argmin(
+            dim=1
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
             codes = own.encode(images.to(dtype))
     assert torch.equal(codes.flatten(), expected)
@@ -162,7 +167,10 @@ def test_bad_input_is_told():
 )  # fmt: skip
 def test_files_whose_tensors_make_no_tokenizer(tmp_path, name, tensor, sentence):
     own = small()
-    state = {**published_names(own), "quantize.embedding.weight": own.codebook.weight.detach()}
+    state = {
+        **published_names(own),
+        "quantize.embedding.weight": own.quantizer.codebook.weight.detach(),
+    }
     save_file(
         {n: t.clone() for n, t in (state | {name: tensor}).items()}, tmp_path / "x.safetensors"
     )

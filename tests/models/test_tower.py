@@ -72,7 +72,7 @@ def test_positions_are_in_raster_order(tower, pixels):
 
 
 def test_reconstructions_by_depth_use_the_first_codes(tower, pixels):
-    images = tower.reconstruct_by_depth(pixels)
+    images = tower.reconstruct_by_part(pixels)
     codes = tower.encode(pixels)
     assert images.shape == (3, 3, 3, 16, 16)
     for d in range(3):

@@ -96,7 +96,9 @@ def vqgan(seed: int = 0, **changes: Any) -> VQGAN:
     with torch.no_grad():
         pictures = torch.rand(8, 3, built.spec.image_size, built.spec.image_size) * 2 - 1
         found = built.quant_conv(built.encoder(pictures)).permute(0, 2, 3, 1).flatten(0, 2)
-        built.codebook.weight.copy_(found[torch.randperm(len(found))[: len(built.codebook.weight)]])
+        built.quantizer.codebook.weight.copy_(
+            found[torch.randperm(len(found))[: len(built.quantizer.codebook.weight)]]
+        )
     return built
 
 

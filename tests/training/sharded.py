@@ -44,7 +44,7 @@ def asked(module: Any) -> list[torch.Tensor]:
         if hasattr(module, "image_features"):
             found.append(module.image_features(tiny.images(1)).detach())
     if isinstance(module, Reconstructs):
-        found.append(module.reconstruct_by_depth(tiny.images(1)).float() / 255)
+        found.append(module.reconstruct_by_part(tiny.images(1)).float() / 255)
     if isinstance(module, Draws):
         found.append(module.draw(["a red circle"], seed=0).float() / 255)
     return found

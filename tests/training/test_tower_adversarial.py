@@ -14,8 +14,8 @@ from tests.training.test_modules import Reseed, plain
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.loading import load_tower
+from vilau.training.reconstruction_checks import check_run, check_strategy
 from vilau.training.tower import TowerTraining
-from vilau.training.tower_checks import check_run, check_strategy
 
 SMALL = {"channels": 4, "r1_weight": 2.0, "lecam_weight": 0.3, "optimizer": {"learning_rate": 1e-3}}
 
@@ -203,9 +203,9 @@ def test_a_penalty_through_normalisation_over_ranks_is_refused(tmp_path):
 
 def test_half_precision_and_sharding_are_refused():
     trainer = SimpleNamespace(accumulate_grad_batches=1, precision="16-mixed")
-    check_run(trainer, negatives="step", adversarial=False)
+    check_run(trainer, adversarial=False)
     with pytest.raises(ConfigError, match="precision is 16-mixed.*write bf16-mixed"):
-        check_run(trainer, negatives=None, adversarial=True)
+        check_run(trainer, adversarial=True)
     with pytest.raises(ConfigError, match="adversarial_weight needs whole weights.*strategy: ddp"):
         check_strategy(adversary=object(), average=None)
     with pytest.raises(ConfigError, match="model.average needs whole weights.*average: null"):

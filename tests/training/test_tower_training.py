@@ -87,7 +87,7 @@ def test_callbacks_find_what_they_ask_for(tmp_path):
     assert isinstance(module, EmbedsTexts)
     assert isinstance(module, Reconstructs)
     images = tiny.images(2)
-    shown = module.reconstruct_by_depth(images)
+    shown = module.reconstruct_by_part(images)
     assert shown.dtype == torch.uint8
     assert shown.shape == (3, 2, 3, tiny.SIDE, tiny.SIDE)
     assert module.codebook_size == 24

@@ -17,7 +17,7 @@ class ImageGrid(MeasuringCallback):
     """Shows pictures in TensorBoard and saves them under ``<default_root_dir>/images``.
 
     * ``val/reconstructions``: the first images of the validation set beside their reconstructions
-      from one depth, two depths, and so on; where the module is a visual tokenizer.
+      from one depth (scale), two, and so on; where the module is a visual tokenizer.
     * ``val/drawings``: the given ``prompts`` as the module draws them after each validation, always
       from the same noise.
     * ``test/drawings``: the first images of a drawing test beside their prompts.
@@ -38,6 +38,7 @@ class ImageGrid(MeasuringCallback):
         self.prompts = list(prompts or [])
         self.seed = seed
         self.rows: list[list[Tensor]] = []
+        self.part_name = "depth"
         self.drawings: list[Tensor] = []
         self.captions: list[str] = []
 
@@ -54,9 +55,10 @@ class ImageGrid(MeasuringCallback):
             if missing > 0:
                 images = batch.images[:missing]
                 with torch.no_grad():
-                    by_depth = pl_module.reconstruct_by_depth(images)
-                # One row per image: the original, then depth 1, depths 1-2, ...
-                columns = torch.cat([images[None], by_depth]).cpu()
+                    by_part = pl_module.reconstruct_by_part(images)
+                self.part_name = pl_module.part_name
+                # One row per image: the original, then depth (scale) 1, depths 1-2, ...
+                columns = torch.cat([images[None], by_part]).cpu()
                 self.rows += [list(row) for row in columns.transpose(0, 1)]
         if isinstance(batch, PromptBatch) and isinstance(outputs, DrawingOutput):
             missing = self.num_images - len(self.drawings)
@@ -67,9 +69,9 @@ class ImageGrid(MeasuringCallback):
     def finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, split: str) -> None:
         """Show what was kept, and draw the prompts."""
         if self.rows:
-            depth = len(self.rows[0]) - 1
-            headings = ["original", "depth 1", *(f"depths 1-{d}" for d in range(2, depth + 1))]
-            show(trainer, f"{split}/reconstructions", grid(self.rows, headings[: depth + 1]))
+            parts, name = len(self.rows[0]) - 1, self.part_name
+            headings = ["original", f"{name} 1", *(f"{name}s 1-{n}" for n in range(2, parts + 1))]
+            show(trainer, f"{split}/reconstructions", grid(self.rows, headings[: parts + 1]))
         if self.prompts and split == "val":
             if not isinstance(pl_module, Draws):
                 raise ConfigError(

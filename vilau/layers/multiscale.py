@@ -5,8 +5,9 @@ counted from 0, the coarsest.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from itertools import accumulate, pairwise
-from typing import NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,16 +15,10 @@ from torch import Tensor, nn
 
 from vilau.errors import ConfigError, DataError
 from vilau.layers.codebook import GradientCodebook
-from vilau.layers.nearest import full_float32
-
-
-class ScaleQuantized(NamedTuple):
-    """Features as codes of all scales."""
-
-    features: Tensor
-    """``(B, C, h, h)``: the sum of what all scales stand for."""
-    codes: Tensor
-    """int64 ``(B, P)``, the coarsest scale first, each in raster order."""
+from vilau.layers.nearest import full_float32, nearest
+from vilau.layers.parts import Parts
+from vilau.layers.quantized import Quantized, mean_square
+from vilau.layers.ranks import GlobalRows
 
 
 class Refinement(nn.Conv2d):
@@ -47,6 +42,9 @@ class MultiScaleQuantizer(nn.Module):
     its nearest code, and the codes are enlarged (bicubic) and refined. Everything is computed in float32.
     """
 
+    initialised: Tensor
+    updates_per_depth = False
+
     def __init__(
         self,
         *,
@@ -55,10 +53,15 @@ class MultiScaleQuantizer(nn.Module):
         width: int,
         num_refinements: int = 4,
         refinement_share: float = 0.5,
+        decay: float = 0.99,
+        restart_unused_codes: bool = False,
+        initialisation: Literal["normal", "data"] = "normal",
     ) -> None:
         """Take the sides of the grids, coarse first, the last being that of the features.
 
-        ``num_refinements`` convolutions are shared among the scales, see ``shared_refinements``. Raises
+        ``num_refinements`` convolutions are shared among the scales, see ``shared_refinements``. How codes learn is
+        said as to ``ResidualQuantizer``: by gradient, from N(0, 1), without restarts, as published; or each scale's
+        share of them starts from its cells of the first training batch, and unused ones restart. Raises
         ``ConfigError`` for sides that do not grow, or fewer than one refinement.
         """
         super().__init__()
@@ -70,29 +73,116 @@ class MultiScaleQuantizer(nn.Module):
             raise ConfigError(f"tokenizer.num_refinements is {num_refinements}; write 1 or more.")
         self.scales = tuple(scales)
         self.codebook = GradientCodebook(
-            num_codes=codebook_size, width=width, restart_unused_codes=False
+            num_codes=codebook_size,
+            width=width,
+            decay=decay,
+            restart_unused_codes=restart_unused_codes,
         )
         self.refinements = nn.ModuleList(
             Refinement(width, refinement_share) for _ in range(num_refinements)
         )
         self.chosen = shared_refinements(len(scales), num_refinements)
+        for number, refinement in enumerate(self.refinements):
+            if (
+                number not in self.chosen
+            ):  # of few scales: data parallelism refuses weights that no loss reaches
+                refinement.requires_grad_(requires_grad=False)
+        if initialisation == "data":
+            self.register_buffer("initialised", torch.tensor(False))
+        self.parts = Parts()
+
+    @property
+    def overwrites_parameters(self) -> bool:
+        """Whether training writes into trained weights, which is lost where they are sharded."""
+        return self.codebook.restart_unused_codes or hasattr(self, "initialised")
 
     @property
     def num_cells(self) -> int:
         """P, the cells of all scales."""
         return sum(side * side for side in self.scales)
 
-    def forward(self, features: Tensor) -> ScaleQuantized:
-        """Code features ``(B, C, h, h)``, without a gradient."""
-        with torch.no_grad(), torch.autocast(features.device.type, enabled=False), full_float32():
-            rest = features.float()
-            total, codes = torch.zeros_like(rest), []
-            for number, side in enumerate(self.scales):
-                cells = self._shrunk(rest, side).permute(0, 2, 3, 1)
-                codes.append(self.codebook.nearest(cells.flatten(0, 2)).view(len(rest), -1))
+    # ---------------------------------------------------------------- features to codes
+
+    def forward(self, features: Tensor) -> Quantized:
+        """Quantise ``(B, C, h, h)``; in training codes start and restart as told, and all losses have gradients.
+
+        f_k is the sum of the scales up to k; the losses are the means over k of mse(f, sg f_k), the commitment, and
+        mse(sg f, f_k), which reaches codes and refinements (VAR's code; reference A1.4).
+        """
+        with torch.autocast(features.device.type, enabled=False), full_float32():
+            x = features.float()
+            target = x.detach()
+            if self.training:
+                self._initialise(target)
+            energy = target.square().sum(dim=(1, 2, 3)).clamp(min=1e-12)
+            rest, total = target, torch.zeros_like(target)
+            cells, codes, commitments, fits, left = [], [], [], [], []
+            for number in range(len(self.scales)):
+                cells.append(self._cells(rest, number))
+                codes.append(self._nearest(cells[-1]))
                 said = self._said(codes[-1], number)
-                total, rest = total + said, rest - said
-        return ScaleQuantized(total, torch.cat(codes, dim=1))
+                total, rest = total + said, rest - said.detach()
+                commitments.append(mean_square(x - total.detach()))
+                fits.append(mean_square(total - target))
+                left.append(rest.square().sum(dim=(1, 2, 3)) / energy)
+            if self.training and self.codebook.restart_unused_codes:
+                self._restart(torch.cat(cells, dim=1).flatten(0, 1), torch.cat(codes, 1).flatten())
+        # x - x.detach() is exactly zero: the value is the sum to the last bit, the gradient the identity.
+        return Quantized(
+            features=total.detach() + (x - target),
+            codes=torch.cat(codes, dim=1)[..., None],
+            commitment_loss=torch.stack(commitments).mean(),
+            residual_energy=torch.stack(left, dim=-1),
+            codebook_loss=torch.stack(fits).mean(),
+        )
+
+    @torch.no_grad()
+    def encode(self, features: Tensor) -> Tensor:
+        """Return the codes ``(B, P)`` alone, the coarsest scale first, each in raster order; nothing is learnt."""
+        with torch.autocast(features.device.type, enabled=False), full_float32():
+            rest, codes = features.float(), []
+            for number in range(len(self.scales)):
+                codes.append(self._nearest(self._cells(rest, number)))
+                rest = rest - self._said(codes[-1], number)
+        return torch.cat(codes, dim=1)
+
+    def part(self, *, more_follow: bool) -> AbstractContextManager[None]:
+        """Make a training pass one of the accumulated parts of a step: codes restart with the last, once."""
+        return self.parts.following(more_follow)
+
+    def _nearest(self, cells_BNC: Tensor) -> Tensor:
+        return self.codebook.nearest(cells_BNC.flatten(0, 1)).view(cells_BNC.shape[:2])
+
+    @torch.no_grad()
+    def _initialise(self, features: Tensor) -> None:
+        """Start the codes from the first batch where they are to, once: each scale's share from what is left for it."""
+        if not hasattr(self, "initialised") or bool(self.initialised):
+            return
+        images = GlobalRows.of(len(features), features.device)
+        if images.total == 0:
+            return
+        K, S, rest = len(self.codebook.weight), len(self.scales), features
+        for number, side in enumerate(self.scales):
+            cells = self._cells(rest, number).flatten(0, 1)
+            share = [-(-K * part // S) for part in (number, number + 1)]
+            if codes := range(*share):
+                self.codebook.fill(codes, cells, images.times(side * side))
+            chosen = nearest(cells, self.codebook.weight[: share[1]])
+            rest = rest - self._said(chosen.view(len(features), -1), number)
+        self.initialised.fill_(True)
+
+    @torch.no_grad()
+    def _restart(self, cells_NC: Tensor, codes_N: Tensor) -> None:
+        """Count which codes are used, and put cells in the place of unused ones, once an optimiser step."""
+        where = GlobalRows.of(len(cells_NC), cells_NC.device)
+        if self.parts.more_follow or len(self.parts):
+            self.parts.add(cells_NC, [codes_N])
+            if self.parts.more_follow:
+                return
+            cells_NC, (codes_N,), where = self.parts.take()
+        self.codebook.update(cells_NC, codes_N, where)
+
+    # ---------------------------------------------------------------- codes to features
 
     def features(self, codes: Tensor, upto: int | None = None) -> Tensor:
         """Return what codes ``(B, P)`` stand for, ``(B, C, h, h)``: the first ``upto`` scales, or all.

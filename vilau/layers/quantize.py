@@ -5,7 +5,6 @@ B images, P positions, N = B * P vectors, Z code width, D residual depth, K code
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
 
@@ -19,32 +18,8 @@ from vilau.layers.codebook import Codebook, EmaCodebook, GradientCodebook, updat
 from vilau.layers.gram import GramSearch
 from vilau.layers.nearest import full_float32, nearest, nearest_as_published
 from vilau.layers.parts import Parts, Step
+from vilau.layers.quantized import Quantized, mean_square
 from vilau.layers.ranks import GlobalRows
-
-
-@dataclass
-class Quantized:
-    """What a quantiser returns."""
-
-    features: Tensor
-    """``(B, P, Z)``: the sum of the code vectors; its gradient flows to the input unchanged."""
-    codes: Tensor
-    """int64 ``(B, P, D)``."""
-    commitment_loss: Tensor
-    """Scalar: mean over depths of the mean squared distance from the input to the partial sum."""
-    residual_energy: Tensor
-    """``(B, D)``: squared norm left after each depth, as a share of the input's."""
-    codebook_loss: Tensor | None = None
-    """Scalar: mean over depths of the mean squared distance from the codes to the residuals they stand for,
-    whose gradient moves the codes; None where averages move them."""
-    entropy_loss: Tensor | None = None
-    """Scalar: mean over depths of ``code_entropy``, in nats; None where it is off."""
-
-
-def _mean_square(difference: Tensor) -> Tensor:
-    """Mean square, 0 of nothing."""
-    squares = difference.square()
-    return squares.mean() if squares.numel() else squares.sum()
 
 
 class ResidualQuantizer(nn.Module):
@@ -178,12 +153,12 @@ class ResidualQuantizer(nn.Module):
         for step in self._walk(target.view(B * P, Z), learning=self.training):
             book = self.book(len(codes))
             if isinstance(book, GradientCodebook):
-                fits.append(_mean_square(step.before - F.embedding(step.codes, book.weight)))
+                fits.append(mean_square(step.before - F.embedding(step.codes, book.weight)))
             if self.entropy_temperature is not None:
                 entropies.append(self._entropy(x.view(B * P, Z) - total, book))
             total = total + step.vectors
             codes.append(step.codes)
-            losses.append(_mean_square(x - total.view(B, P, Z)))
+            losses.append(mean_square(x - total.view(B, P, Z)))
             left.append(step.after.float().view(B, P * Z).square().sum(dim=1) / energy)
         return Quantized(
             features=self._straight_through(x, total.view(B, P, Z)).to(features_BPZ.dtype),

@@ -36,14 +36,18 @@ class CodebookUsage(Metric):
                 f"The codes have {codes.shape[-1]} depths, where {self.depth} are counted; give codes of "
                 "one tower."
             )
+        rows = codes.reshape(-1, self.depth)
+        for depth in range(self.depth):
+            self.count(depth, rows[:, depth])
+
+    def count(self, depth: int, codes: Tensor) -> None:
+        """Add codes of any shape to one depth, from 0; raises ``DataError`` for those of another codebook."""
         if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < self.codebook_size:
             raise DataError(
                 f"The codes reach from {int(codes.min())} to {int(codes.max())}, but a codebook of "
                 f"{self.codebook_size} has codes 0 to {self.codebook_size - 1}; give codes of one tower."
             )
-        rows = codes.reshape(-1, self.depth)
-        for depth in range(self.depth):
-            self.counts[depth] += torch.bincount(rows[:, depth], minlength=self.codebook_size)
+        self.counts[depth] += torch.bincount(codes.flatten(), minlength=self.codebook_size)
 
     def compute(self) -> dict[str, Tensor]:
         """Return per depth ``usage`` (share of codes seen), ``perplexity`` (1..K) and ``dead``

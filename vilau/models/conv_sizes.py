@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from math import gcd
+from typing import Literal
 
 from vilau.errors import ConfigError
+
+HOW_IT_LEARNS = ("dropout", "restart_unused_codes", "decay", "initialisation")
+"""Settings that no trained tokenizer's codes depend on."""
 
 
 @dataclass(kw_only=True)
@@ -20,6 +24,12 @@ class ConvTokenizerConfig:
     codebook_size: int
     norm_groups: int = 32
     dropout: float = 0.0
+    restart_unused_codes: bool = False
+    """A code whose averaged use falls below 1 takes the place of a random vector of the batch (not published)."""
+    decay: float = 0.99
+    """Of the average by which use is known."""
+    initialisation: Literal["normal", "data"] = "normal"
+    """``normal`` draws codes from N(0, 1), ``data`` takes vectors of the first training batch (not published)."""
 
     def __post_init__(self) -> None:
         self.multipliers = tuple(self.multipliers)
@@ -28,7 +38,11 @@ class ConvTokenizerConfig:
             embed_dim=self.embed_dim,
             codebook_size=self.codebook_size,
         )
-        check_parts(dropout=self.dropout)
+        check_parts(dropout=self.dropout, decay=self.decay)
+        if self.initialisation not in ("normal", "data"):
+            raise ConfigError(
+                f"tokenizer.initialisation is {self.initialisation!r}; write normal or data."
+            )
         check_levels(self.image_size, self.channels, self.multipliers, self.norm_groups)
 
     @property

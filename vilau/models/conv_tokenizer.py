@@ -3,6 +3,7 @@
 B images, P cells, Z code width.
 """
 
+from abc import abstractmethod
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from vilau.layers.convolution import ConvDecoder, ConvEncoder
 from vilau.layers.nearest import full_float32
+from vilau.layers.quantized import Quantized
 from vilau.layers.tensors_hash import tensors_hash
-from vilau.models.conv_sizes import ConvTokenizerConfig
-from vilau.models.interface import VisualTokenizer
+from vilau.models.conv_sizes import HOW_IT_LEARNS, ConvTokenizerConfig
+from vilau.models.interface import TokenizerForward, VisualTokenizer
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
 from vilau.models.weight_files import Unfilled, check_fit, fill
 
@@ -89,8 +91,23 @@ class ConvTokenizer(VisualTokenizer):
         """Write ``config.json`` and ``model.safetensors``."""
         save_folder(folder, kind=self.kind, config={"tokenizer": asdict(self.config)}, module=self)
 
+    @abstractmethod
+    def quantize(self, features: Tensor) -> tuple[Quantized, Tensor]:
+        """Quantise what ``encode`` makes codes of, ``(B, Z, h, w)``; also returns what is decoded, of that shape."""
+
+    def forward(self, images: Tensor) -> TokenizerForward:
+        """Encode, quantise and reconstruct images in [-1, 1]; ``DataError`` for images of another size.
+
+        Convolutions are computed as autocast has it, unlike those of ``encode``.
+        """
+        self.check_images(images)
+        features = self.quant_conv(self.encoder(images))
+        quantized, decoded = self.quantize(features)
+        images = self.decoder(self.post_quant_conv(decoded.to(features.dtype)))
+        return TokenizerForward(features, quantized, images)
+
     def coded(self, images: Tensor) -> Tensor:
-        """Return what is quantised of images in [-1, 1]: ``(B, Z, h, w)``, in the number format of the weights.
+        """Return what ``encode`` makes codes of, ``(B, Z, h, w)``, in the number format of the weights.
 
         Neither autocast nor a card's TensorFloat-32 has a say, so that an image has the same codes wherever they are
         made: in a step of training, for a file, for what is drawn on from. Raises ``DataError`` for images of another
@@ -107,5 +124,5 @@ class ConvTokenizer(VisualTokenizer):
             for name in self.encoding
             for key, value in getattr(self, name).named_parameters()
         }
-        settings = {name: value for name, value in asdict(self.config).items() if name != "dropout"}
+        settings = {n: value for n, value in asdict(self.config).items() if n not in HOW_IT_LEARNS}
         return tensors_hash({"kind": self.kind, **settings}, tensors)

@@ -4,12 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vilau.errors import DataError
+from vilau.layers.quantized import Quantized
 from vilau.types import Document, MultimodalBatch
 
 Progress = Callable[[int, int], None]
@@ -36,6 +37,21 @@ class CodeSpec:
     def num_parts(self) -> int:
         """What ``decode``'s ``upto`` counts: levels where there are several, else residual depths."""
         return self.depth if len(self.levels) == 1 else len(self.levels)
+
+    @property
+    def part_name(self) -> str:
+        """What one of ``num_parts`` is called."""
+        return "depth" if len(self.levels) == 1 else "scale"
+
+
+class TokenizerForward(NamedTuple):
+    """One training pass through an image tokenizer."""
+
+    features: Tensor
+    """Before quantisation: ``(B, P, Z)``, or ``(B, Z, h, h)`` where a quantiser over scales follows."""
+    quantized: Quantized
+    images: Tensor
+    """Reconstructions ``(B, 3, H, W)``."""
 
 
 class VisualTokenizer(nn.Module, ABC):
@@ -69,6 +85,16 @@ class VisualTokenizer(nn.Module, ABC):
     @abstractmethod
     def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
         """Map codes to images ``(B, 3, H, W)`` near [-1, 1], from the first ``upto`` parts (``num_parts``) or all."""
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> TokenizerForward:
+        """Encode, quantise and reconstruct images in [-1, 1]."""
+
+    @torch.no_grad()
+    def reconstruct_by_part(self, images: Tensor) -> Tensor:
+        """Reconstruct images in [-1, 1] from the first part, the first two, ... all: ``(parts, B, 3, H, W)``."""
+        codes, parts = self.encode(images), range(1, self.spec.num_parts + 1)
+        return torch.stack([self.decode(codes, upto=part) for part in parts])
 
     def check_images(self, images: Tensor) -> None:
         """Raise ``DataError`` for images of another size than the tokenizer's."""

@@ -17,7 +17,7 @@ from vilau.models.storage import save_folder
 from vilau.training.alignment import AlignmentConfig, pair_loss
 from vilau.training.base import TrainingModule, given
 from vilau.training.optimizers import OptimizerConfig
-from vilau.training.tower_checks import check_run
+from vilau.training.tower_checks import check_negatives
 from vilau.types import EmbeddingOutput, ImageTextBatch, LabelledImageBatch
 
 
@@ -59,7 +59,7 @@ class ClipPretraining(TrainingModule):
         """Refuse what the loss cannot work with."""
         super().setup(stage)
         if stage == "fit":
-            check_run(self.trainer, negatives=self.alignment.negatives, adversarial=False)
+            check_negatives(self.trainer, self.alignment.negatives)
 
     def image_features(self, images: Tensor) -> Tensor:
         """Normalised features ``(B, C)`` of uint8 images."""

@@ -7,11 +7,13 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from vilau.errors import ConfigError
+from vilau.layers.multiscale import MultiScaleQuantizer
 from vilau.layers.quantize import ResidualQuantizer
 
+QUANTIZERS = (ResidualQuantizer, MultiScaleQuantizer)
 ENTRY_POINTS = (
     "training_step", "validation_step", "test_step", "predict_step",
-    "image_features", "text_features", "reconstruct_by_depth", "draw", "answer", "compared_losses", "measure",
+    "image_features", "text_features", "reconstruct_by_part", "draw", "answer", "compared_losses", "measure",
 )  # fmt: skip
 """How Lightning and callbacks enter a module: FSDP gathers its weights when one of these begins."""
 
@@ -23,11 +25,11 @@ def shard_module(root: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh)
     point to the end of its backward pass. So inside an entry point any method of any part may be called.
     Raises ``ConfigError`` for a codebook that training overwrites: what is written into a gathered weight is lost.
     """
-    if any(isinstance(m, ResidualQuantizer) and m.overwrites_parameters for m in root.modules()):
+    if any(isinstance(m, QUANTIZERS) and m.overwrites_parameters for m in root.modules()):
         raise ConfigError(
-            "quantizer.learning is gradient, whose restarts and start from data need whole weights, and this "
-            "strategy shards them; write quantizer.restart_unused_codes: false and "
-            "quantizer.initialisation: normal, or trainer.strategy: ddp."
+            "codes learn by gradient, whose restarts and start from data need whole weights, and this strategy shards "
+            "them; write restart_unused_codes: false and initialisation: normal under quantizer (of a tower) or "
+            "tokenizer, or trainer.strategy: ddp."
         )
     for block in blocks:
         fully_shard(block, mesh=mesh)

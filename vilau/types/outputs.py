@@ -16,7 +16,10 @@ class TowerOutput:
     codes: Tensor
     """int64 ``(B, P, D)``."""
     residual_energy: Tensor
-    """float ``(B, D)``: mean squared norm of what is left after each depth, divided by the features' own."""
+    """float ``(B, D)``, or ``(B, S)`` over scales: mean squared norm of what is left after each depth or scale, divided
+    by the features' own."""
+    scales: tuple[int, ...] = ()
+    """The cells of each scale, coarse first, whose sum is P; empty where there is one grid."""
     truncated: Tensor | None = None
     """uint8 ``(D, B, 3, H, W)``: decoded from depth 1, depths 1-2, ... all, where each of them is to be measured."""
 

@@ -50,10 +50,15 @@ class EmbedsPairs(Protocol):
 
 @runtime_checkable
 class Reconstructs(Protocol):
-    """A module with a visual tokenizer that can decode from its first depths alone."""
+    """A module with a visual tokenizer that can decode from its first depths, or scales, alone."""
 
-    def reconstruct_by_depth(self, images: Tensor) -> Tensor:
-        """Take uint8 ``(B, 3, H, W)``, return uint8 ``(D, B, 3, H, W)``: depth 1, depths 1-2, ... all."""
+    def reconstruct_by_part(self, images: Tensor) -> Tensor:
+        """Take uint8 ``(B, 3, H, W)``, return uint8 ``(parts, B, 3, H, W)``: depth 1, depths 1-2, ... all."""
+        ...
+
+    @property
+    def part_name(self) -> str:
+        """``depth`` or ``scale``."""
         ...
 
     @property

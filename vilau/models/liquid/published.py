@@ -37,7 +37,7 @@ def from_published(
     finest = len(config.multipliers) - 1
     config.attention_grids = tuple(config.grid * 2 ** (finest - n) for n in attended_levels(found))
     state = own_state(found, source)
-    state["codebook.weight"] = state.pop(CODES)
-    state["codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
+    state["quantizer.codebook.weight"] = state.pop(CODES)
+    state["quantizer.codebook.cluster_size_ema"] = torch.zeros(config.codebook_size)
     tokenizer = VQGAN.unfilled(config)
     return tokenizer.fill_from(state, source, device=device, dtype=dtype)

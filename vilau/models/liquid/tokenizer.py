@@ -1,4 +1,4 @@
-"""Liquid's image tokenizer: Chameleon's VQGAN, which is never trained here (Wu et al. 2024, section 3.1).
+"""Liquid's image tokenizer: Chameleon's VQGAN (Wu et al. 2024, section 3.1).
 
 B images, P cells, Z code width, h the side of the grid.
 """
@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from vilau.errors import ConfigError
-from vilau.layers.codebook import GradientCodebook
-from vilau.layers.nearest import full_float32
+from vilau.layers.quantize import ResidualQuantizer
+from vilau.layers.quantized import Quantized
 from vilau.models.conv_tokenizer import ConvTokenizer
 from vilau.models.interface import CodeSpec
 from vilau.models.liquid.config import TokenizerConfig
@@ -21,14 +21,20 @@ class VQGAN(ConvTokenizer):
 
     kind = KIND
     config_class = TokenizerConfig
-    encoding = ("encoder", "quant_conv", "codebook")
+    encoding = ("encoder", "quant_conv", "quantizer")
 
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__(
             config, z_channels=config.z_channels, attention_grids=config.attention_grids, kernel=1
         )
-        self.codebook = GradientCodebook(
-            num_codes=config.codebook_size, width=config.embed_dim, restart_unused_codes=False
+        self.quantizer = ResidualQuantizer(
+            depth=1,
+            codebook_size=config.codebook_size,
+            width=config.embed_dim,
+            decay=config.decay,
+            restart_unused_codes=config.restart_unused_codes,
+            learning="gradient",
+            initialisation=config.initialisation,
         )
 
     @property
@@ -48,14 +54,16 @@ class VQGAN(ConvTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        features = self.coded(images).permute(0, 2, 3, 1).float()
-        with torch.autocast(features.device.type, enabled=False), full_float32():
-            codes = self.codebook.nearest(features.flatten(0, 2))
-        return codes.view(len(images), -1, 1)
+        return self.quantizer.encode(self.coded(images).flatten(2).transpose(1, 2))
+
+    def quantize(self, features: Tensor) -> tuple[Quantized, Tensor]:
+        """See ``ConvTokenizer.quantize``."""
+        found = self.quantizer(features.flatten(2).transpose(1, 2))
+        return found, found.features.transpose(1, 2).unflatten(2, features.shape[2:])
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, 1)`` to their vectors ``(B, P, Z)``."""
-        return self.codebook.weight[codes[..., 0]].to(self.post_quant_conv.weight.dtype)
+        return self.quantizer.codebook.weight[codes[..., 0]].to(self.post_quant_conv.weight.dtype)
 
     def decode(self, codes: Tensor, upto: int | None = None) -> Tensor:
         """Map codes ``(B, P, 1)`` to images ``(B, 3, H, W)`` near [-1, 1].

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vilau.layers.multiscale import MultiScaleQuantizer
+from vilau.layers.quantized import Quantized
 from vilau.models.conv_tokenizer import ConvTokenizer
 from vilau.models.interface import CodeSpec
 from vilau.models.vargpt.config import TokenizerConfig
@@ -30,6 +31,9 @@ class MultiScaleVQVAE(ConvTokenizer):
             width=width,
             num_refinements=config.num_refinements,
             refinement_share=config.refinement_share,
+            decay=config.decay,
+            restart_unused_codes=config.restart_unused_codes,
+            initialisation=config.initialisation,
         )
 
     @property
@@ -49,7 +53,12 @@ class MultiScaleVQVAE(ConvTokenizer):
 
         Raises ``DataError`` for images of another size.
         """
-        return self.quantizer(self.coded(images)).codes[..., None]
+        return self.quantizer.encode(self.coded(images))[..., None]
+
+    def quantize(self, features: Tensor) -> tuple[Quantized, Tensor]:
+        """See ``ConvTokenizer.quantize``."""
+        found = self.quantizer(features)
+        return found, found.features
 
     def embed(self, codes: Tensor) -> Tensor:
         """Map codes ``(B, P, 1)`` to their vectors ``(B, P, Z)``, each scale's its own, not yet enlarged."""

@@ -6,7 +6,7 @@ B images, P positions, C SigLIP width (= code width Z), D residual depth, h w co
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,12 @@ from vilau.layers.attention import attention_name
 from vilau.layers.convolution import ConvDecoder
 from vilau.layers.nearest import full_float32
 from vilau.layers.patch_decoder import PatchDecoder
-from vilau.layers.quantize import Quantized, ResidualQuantizer
+from vilau.layers.quantize import ResidualQuantizer
+from vilau.layers.quantized import Quantized
 from vilau.layers.tensors_hash import tensors_hash
 from vilau.models.encoders.load import load_encoders
 from vilau.models.encoders.weights import build_encoders
-from vilau.models.interface import CodeSpec, VisualTokenizer
+from vilau.models.interface import CodeSpec, TokenizerForward, VisualTokenizer
 from vilau.models.siglip import TextInputs, check_image_size
 from vilau.models.sizes import SiglipSizes
 from vilau.models.storage import fitting_config, load_weights, read_config, save_folder
@@ -30,16 +31,6 @@ from vilau.models.vila_u.config import DecoderConfig, QuantizerConfig, TowerConf
 from vilau.models.weight_files import Unfilled
 
 KIND = "vila_u.tower"
-
-
-class TowerForward(NamedTuple):
-    """One training pass through the tower."""
-
-    features: Tensor
-    """``(B, P, C)`` before quantisation."""
-    quantized: Quantized
-    images: Tensor
-    """Reconstructions ``(B, 3, H, W)``."""
 
 
 class VisionTower(VisualTokenizer):
@@ -165,11 +156,11 @@ class VisionTower(VisualTokenizer):
         """Return the quantised features and codes of images in [-1, 1]."""
         return self.quantizer(self.features(images))
 
-    def forward(self, images: Tensor) -> TowerForward:
+    def forward(self, images: Tensor) -> TokenizerForward:
         """Encode, quantise and reconstruct images in [-1, 1]."""
         features = self.features(images)
         quantized = self.quantizer(features)
-        return TowerForward(features, quantized, self.pixels(quantized.features))
+        return TokenizerForward(features, quantized, self.pixels(quantized.features))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
@@ -251,12 +242,6 @@ class VisionTower(VisualTokenizer):
             part.requires_grad_(requires_grad=False)
         self.siglip.logit_scale.requires_grad = False
         self.siglip.logit_bias.requires_grad = False
-
-    @torch.no_grad()
-    def reconstruct_by_depth(self, images: Tensor) -> Tensor:
-        """Reconstruct images in [-1, 1] from depth 1, depths 1-2, ... all: ``(D, B, 3, H, W)``."""
-        codes = self.encode(images)
-        return torch.stack([self.decode(codes, upto=d + 1) for d in range(codes.shape[-1])])
 
 
 def build_decoder(config: DecoderConfig, *, grid: int) -> ConvDecoder | PatchDecoder:
