@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from vilau.errors import ConfigError, DataError
-from vilau.layers.multiscale import MultiScaleQuantizer, shared_refinements
+from vilau.layers.multiscale import MultiScaleQuantizer
+from vilau.layers.refinements import shared_refinements
 from vilau.models.vargpt.config import SCALES
 
 

@@ -8,7 +8,7 @@ from tests.models import tiny
 from tests.models.forms import forms_batch
 from tests.training import pretrain_ranks, toys
 from vilau.costs import counts, estimate
-from vilau.costs.parts import Unified
+from vilau.costs.families import LiquidSizes
 from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.liquid.model import Liquid
@@ -124,8 +124,10 @@ def test_its_cost_is_that_of_what_is_built(tmp_path, null, form):
 
 def test_a_drawn_position_costs_a_row_of_logits():
     language = tiny.language(vocab_size=690)
-    model = Unified(tiny.sizes(), tiny.quantizer(depth=1), tiny.decoder(), language, None)
-    seen, drawn = (model.document(30, 4, drawn=count, images=1) for count in (0, 16))
+    tower = counts.tower(tiny.sizes(), tiny.quantizer(depth=1), tiny.decoder())
+    model = LiquidSizes(tower, language)
+    seen = model.document(30, 4, read=1, drawn=0)
+    drawn = model.document(30, 4, read=0, drawn=1)
     _, logits = counts.language_model(language, 1)
     assert drawn.flops - seen.flops == 16 * logits.flops == 16 * 2 * 690 * 32
     assert drawn.parameters == seen.parameters
@@ -137,15 +139,9 @@ def test_a_drawn_position_costs_a_row_of_logits():
 )
 def test_what_a_token_keeps_in_the_cache_of_a_layer(source, numbers):
     language = LanguageConfig(**PUBLISHED_LANGUAGES[source])
-    model = Unified(tiny.sizes(), tiny.quantizer(), tiny.decoder(), language, None)
+    tower = counts.tower(tiny.sizes(), tiny.quantizer(), tiny.decoder())
+    model = LiquidSizes(tower, language)
     assert model.cache_width == numbers
-
-
-def test_the_cost_with_an_image_tokenizer_of_convolutions_is_unknown(tmp_path):
-    tiny.vqgan().save(tmp_path)
-    arguments = {"tower_checkpoint": str(tmp_path)}
-    data = {"class_path": "vilau.data.mixture.MultimodalMixture", "init_args": {}}
-    assert estimate(stage("vilau.training.pretrain.LiquidPretraining", arguments, data)) is None
 
 
 def stage(class_path, arguments, data):

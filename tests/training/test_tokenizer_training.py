@@ -18,6 +18,7 @@ from vilau.errors import ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.liquid.config import TokenizerConfig
 from vilau.models.vargpt.config import TokenizerConfig as ScalesConfig
+from vilau.models.vargpt.tokenizer import MultiScaleVQVAE
 from vilau.training.adversarial import DiscriminatorConfig
 from vilau.training.averaging import AverageConfig
 from vilau.training.pretrain import LiquidPretraining, VargptPretraining
@@ -74,6 +75,19 @@ def test_a_pass_of_training_is_encode_and_decode(kind):
     codes = model.encode(images)
     assert torch.equal(seen.quantized.codes, codes)
     torch.testing.assert_close(seen.images, model.decode(codes), rtol=1e-5, atol=1e-5)
+
+
+def test_patches_are_cells_of_the_finest_level():
+    """For small CPUs: as many cells of codes from fewer levels, every pixel kept."""
+    torch.manual_seed(0)
+    config = ScalesConfig(**{**SMALL, "multipliers": (1, 2), "patch": 2}, scales=(1, 2, 4))
+    model, images = MultiScaleVQVAE(config).eval(), to_float(tiny.images(2))
+    assert model.encoder.conv_in.weight.shape[:2] == (8, 12)
+    assert model.encode(images).shape == (2, 21, 1)
+    assert model(images).images.shape == images.shape
+    changed = images.clone()
+    changed[:, :, 5, 7] += 0.5  # any pixel has its say
+    assert not torch.equal(model.coded(changed), model.coded(images))
 
 
 @KINDS
@@ -224,6 +238,8 @@ def test_images_to_classify_are_refused():
     [
         ({"initialisation": "ones"}, "tokenizer.initialisation is 'ones'; write normal or data"),
         ({"decay": 2.0}, "tokenizer.decay is 2.0; write a number from 0 to 1"),
+        ({"patch": 0}, "tokenizer.patch is 0; write a whole number, 1 or more"),
+        ({"patch": 8}, "is 16, which, in patches of 8 cannot be halved 2 times.*a multiple of 32"),
     ],
 )
 def test_codes_that_cannot_learn_are_refused(codes, said):

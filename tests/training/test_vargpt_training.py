@@ -7,7 +7,6 @@ import vilau
 from tests.models import tiny
 from tests.models.forms import forms_batch
 from tests.training import pretrain_ranks, toys
-from vilau.costs import estimate
 from vilau.errors import CheckpointError, ConfigError
 from vilau.layers.pixels import to_float
 from vilau.models.sequence.config import PromptConfig
@@ -153,18 +152,3 @@ def test_parts_that_there_are_not_are_refused(tmp_path):
         ConfigError, match="model.trained holds tower; write some of language, reader"
     ):
         pretraining(tmp_path, trained=["tower"])
-
-
-def test_its_cost_is_not_known(tmp_path):
-    """And says so, by nothing: what plan prints is never a guess about another model."""
-    tiny.over_scales().save(tmp_path)
-    config = {
-        "command": "fit",
-        "model": {
-            "class_path": "vilau.training.pretrain.VargptPretraining",
-            "init_args": {"tower_checkpoint": str(tmp_path)},
-        },
-        "data": {"class_path": "vilau.data.mixture.MultimodalMixture", "init_args": {}},
-        "trainer": {"max_steps": 2},
-    }
-    assert estimate(config) is None

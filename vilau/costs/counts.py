@@ -71,6 +71,12 @@ class TowerCount:
     """Post-quantisation convolution and pixel decoder."""
     buffers: int
     """Codes that averages move, those averages, and counts."""
+    positions: int
+
+    @property
+    def coding_flops(self) -> int:
+        """Operations that make the codes of an image."""
+        return self.siglip.encoder.flops + self.search.flops
 
     @property
     def parameters(self) -> int:
@@ -174,6 +180,7 @@ def tower(sizes: SiglipSizes, quantizer: QuantizerConfig, decoder: DecoderConfig
         codebooks=Count(books * K * C if by_gradient else 0),
         pixels=convolution(grid, C, decoder.z_channels, kernel=1) + pixel_decoder(decoder, grid),
         buffers=books * (K if by_gradient else 2 * K * C + K),
+        positions=P,
     )
 
 
@@ -184,12 +191,12 @@ def pixel_decoder(decoder: DecoderConfig, grid: int) -> Count:
     widths = [decoder.channels * multiplier for multiplier in decoder.multipliers]
     before = widths[-1]
     count = convolution(grid, decoder.z_channels, before)
-    count += _residual_block(grid, before, before).times(2) + _spatial_attention(grid, before)
+    count += residual_block(grid, before, before).times(2) + spatial_attention(grid, before)
     for step, width in enumerate(reversed(widths)):
         attends = grid in decoder.attention_grids
         for _ in range(decoder.num_res_blocks + 1):
-            count += _residual_block(grid, before, width)
-            count += _spatial_attention(grid, width) if attends else NOTHING
+            count += residual_block(grid, before, width)
+            count += spatial_attention(grid, width) if attends else NOTHING
             before = width
         if step < len(widths) - 1:
             grid *= 2
@@ -222,7 +229,8 @@ def _patch_decoder(decoder: DecoderConfig, grid: int) -> Count:
     )
 
 
-def _residual_block(grid: int, inputs: int, outputs: int) -> Count:
+def residual_block(grid: int, inputs: int, outputs: int) -> Count:
+    """Count two convolutions around a shortcut, at ``grid`` x ``grid`` cells."""
     count = (
         norm(grid**2, inputs)
         + convolution(grid, inputs, outputs)
@@ -233,7 +241,8 @@ def _residual_block(grid: int, inputs: int, outputs: int) -> Count:
     return count if inputs == outputs else count + convolution(grid, inputs, outputs, kernel=1)
 
 
-def _spatial_attention(grid: int, width: int) -> Count:
+def spatial_attention(grid: int, width: int) -> Count:
+    """Count a head of attention over all ``grid`` x ``grid`` cells."""
     cells = grid**2
     return (
         norm(cells, width)

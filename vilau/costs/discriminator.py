@@ -1,9 +1,9 @@
-"""What the patch discriminator of tower training holds and costs."""
+"""What the patch discriminator beside an image tokenizer holds and costs."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from vilau.costs.config import DISCRIMINATOR_DEFAULTS
+from vilau.costs.config import DISCRIMINATOR_DEFAULTS, Config, argument, arguments
 from vilau.costs.counts import NOTHING, Count, norm
 
 KERNEL = 4
@@ -12,6 +12,8 @@ PASSES = 8
 its own two 3 each."""
 ADAPTIVE_PASSES = 1
 """The tower's term goes back once more for the adaptive weight."""
+KEPT_PASSES = 3
+"""Passes whose activations wait for the way back: one for the tokenizer, two of its own."""
 R1_PASSES = 6
 """A pass forward, its gradient at the image, and the way back through both."""
 
@@ -40,3 +42,18 @@ def passes(given: Mapping[str, Any]) -> int:
     config = {**DISCRIMINATOR_DEFAULTS, **given}
     adaptive = ADAPTIVE_PASSES if config["adaptive"] else 0
     return PASSES + adaptive + (R1_PASSES if config["r1_weight"] > 0 else 0)
+
+
+def adversary(config: Config, image_size: int, perceptual: Count) -> tuple[Count, float]:
+    """The discriminator, and what it adds to a sample's operations, averaged over the run."""
+    if argument(config, "model", "adversarial_weight") == 0:
+        return NOTHING, 0.0
+    given = {**DISCRIMINATOR_DEFAULTS, **(arguments(config, "model").get("discriminator") or {})}
+    count = discriminator(given, image_size)
+    flops = passes(given) * count.flops
+    if given["adaptive"]:
+        flops += perceptual.flops  # the pixel losses go back twice
+    steps = (config.get("trainer") or {}).get("max_steps")
+    if isinstance(steps, int) and steps > 0:
+        flops *= max(0.0, 1 - given["start_step"] / steps)
+    return count, flops

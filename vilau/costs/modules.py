@@ -7,8 +7,10 @@ Per sample (2 operations per weight and token forward, 4 backward, plus attentio
   each depth while it learns, and one for all depths of a frozen tower. A discriminator adds 8 passes over
   itself, an adaptive weight 1 and one of LPIPS, R1 6, from its start step on; averages of the weights cost
   memory alone;
-* language: 3 x (language model + output layer at text targets + projector + depth transformer at drawn
-  images) + one forward pass of the frozen tower's encoder and search;
+* convolutional tokenizer: 3 x (encoder + decoder + refinements of codes + LPIPS' VGG16) + search;
+* language: 3 x (language model + output layer at text targets + a family's own networks, such as projector and depth
+  transformer at drawn images) + one forward pass of what codes images, or for VARGPT of what reads them. Parts that
+  are frozen are counted as if they learnt: gradients go through most of them;
 * evaluation: a question is one forward pass over image, prompt and answer; a drawing is one over
   prompt and image, twice with guidance, the depth transformer at each position, and one decoding.
 """
@@ -20,8 +22,16 @@ from collections.abc import Callable
 from vilau.costs import counts
 from vilau.costs.asked import asked
 from vilau.costs.config import Config, UnknownSizesError, argument, arguments, class_of
-from vilau.costs.documents import ANSWER_TOKENS, CLIP_FRAMES, TEXT_TOKENS, document_forms
-from vilau.costs.parts import clip_sizes, unified
+from vilau.costs.documents import (
+    ANSWER_TOKENS,
+    CLIP_FRAMES,
+    TEXT_TOKENS,
+    Form,
+    document_forms,
+)
+from vilau.costs.families import Unified, unified
+from vilau.costs.parts import clip_sizes
+from vilau.costs.tokenizer import tokenizer_work
 from vilau.costs.tower import tower_work
 from vilau.costs.work import Work
 
@@ -53,53 +63,62 @@ def _clip(config: Config) -> Work:
 def _language(config: Config) -> Work:
     """Pretraining and fine-tuning: documents that read images or clips, draw them, or have none."""
     model = unified(config)
-    positions = model.sizes.grid**2
     forms = [form for form in document_forms(config) if form.share > 0]
     counted = [
         (
             form,
             model.document(
-                round(form.images * positions + form.text),
+                round(form.images * _positions(model, form) + form.text),
                 round(form.targets),
-                drawn=form.images * positions if form.drawn else 0,
-                images=form.images,
+                read=0 if form.drawn else form.images,
+                drawn=form.images if form.drawn else 0,
             ),
         )
         for form in forms
     ]
-    images = sum(form.share * form.images for form in forms)
-    encoded = sum(form.share * form.images / form.per_image for form in forms)
-    tower_flops = encoded * (model.tower.siglip.encoder.flops + model.tower.search.flops)
+    frozen_flops = sum(
+        form.share
+        * form.images
+        / form.per_image
+        * (model.tokenizer.coding_flops if form.drawn else model.seeing_flops)
+        for form in forms
+    )
     forward = sum(form.share * count.flops for form, count in counted)
     return Work(
         parameters=model.parameters,
-        trained=model.parameters - model.tower.parameters,
-        tokens=images * positions + sum(form.share * form.text for form in forms),
-        train_flops=3 * forward + tower_flops,
-        forward_flops=forward + tower_flops,
+        trained=model.learning(arguments(config, "model").get("trained")),
+        tokens=sum(
+            form.share * (form.images * _positions(model, form) + form.text) for form in forms
+        ),
+        train_flops=3 * forward + frozen_flops,
+        forward_flops=forward + frozen_flops,
         kept=sum(form.share * count.kept for form, count in counted),
-        buffers=model.tower.buffers,
+        buffers=model.tokenizer.buffers,
     )
+
+
+def _positions(model: Unified, form: Form) -> int:
+    return model.drawn_positions if form.drawn else model.read_positions
 
 
 def _evaluation(config: Config) -> Work:
     model = unified(config)
-    num_positions = model.sizes.grid**2
     ask = asked(config)
 
     def answer(images: int) -> float:
-        seeing = images * (model.tower.siglip.encoder.flops + model.tower.search.flops)
-        tokens = images * num_positions + TEXT_TOKENS
-        return model.document(tokens, ANSWER_TOKENS, drawn=0, images=images).flops + seeing
+        tokens = images * model.read_positions + TEXT_TOKENS
+        asked_of = model.document(tokens, ANSWER_TOKENS, read=images, drawn=0)
+        return asked_of.flops + images * model.seeing_flops
 
     rows = _rows_per_prompt(config)
-    drawing = model.document(num_positions + TEXT_TOKENS, 0, drawn=num_positions, images=1)
-    draw = rows * drawing.flops + _images_per_prompt(config) * model.tower.pixels.flops
+    drawing = model.document(model.drawn_positions + TEXT_TOKENS, 0, read=0, drawn=1)
+    draw = rows * drawing.flops + _images_per_prompt(config) * model.tokenizer.pixels.flops
     shown = bool(argument(config, "model", "show_images"))
     flops = ask.questions * answer(int(shown)) + ask.clip_questions * answer(shown * CLIP_FRAMES)
     flops += (ask.prompts + CLIP_FRAMES * ask.clip_prompts) * draw
     # Of one picture, seen or drawn, unless nothing is.
-    tokens = TEXT_TOKENS + (num_positions if shown or ask.prompts or ask.clip_prompts else 0)
+    drawn = model.drawn_positions if ask.prompts or ask.clip_prompts else 0
+    tokens = TEXT_TOKENS + max(drawn, model.read_positions if shown else 0)
     return Work(
         parameters=model.parameters,
         trained=0,
@@ -108,7 +127,7 @@ def _evaluation(config: Config) -> Work:
         forward_flops=flops / ask.total if ask.total else answer(int(shown)),
         # Keys and values of every layer.
         kept=rows * tokens * model.cache_width * model.language.num_layers,
-        buffers=model.tower.buffers,
+        buffers=model.tokenizer.buffers,
     )
 
 
@@ -153,6 +172,9 @@ MODULES: dict[str, Callable[[Config], Work]] = {
     "vilau.training.ablations.residual_depth.ResidualDepthAblation": tower_work,
     "vilau.training.pretrain.MultimodalPretraining": _language,
     "vilau.training.pretrain.LiquidPretraining": _language,
+    "vilau.training.pretrain.VargptPretraining": _language,
+    "vilau.training.tokenizer.LiquidTokenizerTraining": tokenizer_work,
+    "vilau.training.tokenizer.VargptTokenizerTraining": tokenizer_work,
     "vilau.training.finetune.SupervisedFineTuning": _language,
     "vilau.training.evaluate.Evaluation": _evaluation,
     "vilau.training.ablations.guidance.GuidanceSweep": _evaluation,

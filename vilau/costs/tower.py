@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vilau.costs import counts
-from vilau.costs.config import DISCRIMINATOR_DEFAULTS, Config, argument, arguments, class_of
-from vilau.costs.counts import NOTHING, Count, TowerCount
-from vilau.costs.discriminator import discriminator, passes
+from vilau.costs.config import Config, argument, arguments, class_of
+from vilau.costs.counts import NOTHING, TowerCount
+from vilau.costs.discriminator import KEPT_PASSES, adversary
 from vilau.costs.parts import tower_parts
 from vilau.costs.work import Work
 from vilau.models.sizes import SiglipSizes
 from vilau.models.vila_u.config import QuantizerConfig
-
-KEPT_PASSES = 3
-"""Passes of the discriminator whose activations wait for the way back: one for the tower, two of its own."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def tower_work(config: Config) -> Work:
     pooling, text = (siglip.pooling, siglip.text) if settings.aligned else (nothing, nothing)
     lpips = argument(config, "model", "perceptual_weight") > 0
     perceptual = counts.perceptual(sizes.image_size) if lpips else nothing
-    rival, rival_flops = _adversary(config, sizes.image_size, perceptual)
+    rival, rival_flops = adversary(config, sizes.image_size, perceptual)
     learns = part.pixels + pooling + (siglip.encoder if settings.vision else nothing)
     train_flops: float = 3 * (learns + perceptual).flops + text.flops * (3 if settings.text else 1)
     train_flops += part.learning_search.flops + (0 if settings.vision else siglip.encoder.flops)
@@ -91,21 +88,6 @@ def _entropy_flops(quantizer: QuantizerConfig, sizes: SiglipSizes) -> int:
         return 0
     scores = 2 * sizes.grid**2 * quantizer.codebook_size * sizes.hidden_size
     return quantizer.depth * scores * (5 if quantizer.learning == "gradient" else 4)
-
-
-def _adversary(config: Config, image_size: int, perceptual: Count) -> tuple[Count, float]:
-    """The discriminator, and what it adds to a sample's operations, averaged over the run."""
-    if argument(config, "model", "adversarial_weight") == 0:
-        return NOTHING, 0.0
-    given = {**DISCRIMINATOR_DEFAULTS, **_given(config, "discriminator")}
-    count = discriminator(given, image_size)
-    flops = passes(given) * count.flops
-    if given["adaptive"]:
-        flops += perceptual.flops  # the pixel losses go back twice
-    steps = (config.get("trainer") or {}).get("max_steps")
-    if isinstance(steps, int) and steps > 0:
-        flops *= max(0.0, 1 - given["start_step"] / steps)
-    return count, flops
 
 
 def _given(config: Config, key: str) -> Mapping[str, Any]:

@@ -118,7 +118,8 @@ class ConvEncoder(nn.Module):
     """Encode an image into a grid of ``out_channels``, halving the grid between levels.
 
     ``multipliers`` name the width of each level from the finest to the coarsest; ``attention_grids`` the levels with
-    attention by the side of their grid, where the coarsest has ``grid`` cells.
+    attention by the side of their grid, where the coarsest has ``grid`` cells. ``input_patch`` > 1 (not in the
+    published encoder, for small CPUs) takes an input_patch x input_patch patch as one cell of the finest level.
     """
 
     def __init__(
@@ -132,11 +133,13 @@ class ConvEncoder(nn.Module):
         grid: int = 32,
         dropout: float = 0.0,
         norm_groups: int = 32,
+        input_patch: int = 1,
     ) -> None:
         super().__init__()
         widths = [channels * m for m in multipliers]
         last = len(widths) - 1
-        self.conv_in = nn.Conv2d(3, channels, 3, padding=1)
+        self.input_patch = input_patch
+        self.conv_in = nn.Conv2d(3 * input_patch**2, channels, 3, padding=1)
         self.levels = nn.ModuleList(  # finest first
             EncoderLevel(
                 (before, width),
@@ -160,6 +163,8 @@ class ConvEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(B, 3, H, W)`` in [-1, 1] to ``(B, out_channels, h, w)``."""
+        if self.input_patch > 1:
+            images = F.pixel_unshuffle(images, self.input_patch)
         x = self.conv_in(images)
         for level in self.levels:
             x = level(x)

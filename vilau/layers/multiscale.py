@@ -19,6 +19,7 @@ from vilau.layers.nearest import full_float32, nearest
 from vilau.layers.parts import Parts
 from vilau.layers.quantized import Quantized, mean_square
 from vilau.layers.ranks import GlobalRows
+from vilau.layers.refinements import shared_refinements
 
 
 class Refinement(nn.Conv2d):
@@ -279,19 +280,3 @@ class MultiScaleQuantizer(nn.Module):
     def _cells(self, total: Tensor, number: int) -> Tensor:
         """A sum of scales ``(B, C, h, h)`` on the grid of one: ``(B, p * p, C)``."""
         return self._shrunk(total, self.scales[number]).flatten(2).transpose(1, 2)
-
-
-def shared_refinements(num_scales: int, num_refinements: int) -> list[int]:
-    """Return which refinement each scale uses: the one whose place among all is nearest to the scale's.
-
-    The places of four lie a little nearer to the ends than those of other numbers, as published.
-    """
-    edge = 1 / (3 if num_refinements == 4 else 2) / num_refinements
-    # In this order of operations: the published scales tie, and rounding decides.
-    step = ((1 - edge) - edge) / max(1, num_refinements - 1)
-    places = [n * step + edge for n in range(num_refinements)]
-    chosen = []
-    for number in range(num_scales):
-        distances = [abs(place - number / max(1, num_scales - 1)) for place in places]
-        chosen.append(distances.index(min(distances)))
-    return chosen

@@ -20,6 +20,8 @@ class ConvTokenizerConfig:
     """Width of each level from the finest to the coarsest, each half as large."""
     num_res_blocks: int = 2
     """Blocks of a level of the encoder; the decoder has one more."""
+    patch: int = 1
+    """Pixels per side of what is one cell of the finest level (published: 1; more for small CPUs)."""
     embed_dim: int
     codebook_size: int
     norm_groups: int = 32
@@ -37,22 +39,25 @@ class ConvTokenizerConfig:
             num_res_blocks=self.num_res_blocks,
             embed_dim=self.embed_dim,
             codebook_size=self.codebook_size,
+            patch=self.patch,
         )
         check_parts(dropout=self.dropout, decay=self.decay)
         if self.initialisation not in ("normal", "data"):
             raise ConfigError(
                 f"tokenizer.initialisation is {self.initialisation!r}; write normal or data."
             )
-        check_levels(self.image_size, self.channels, self.multipliers, self.norm_groups)
+        check_levels(
+            self.image_size, self.channels, self.multipliers, self.norm_groups, patch=self.patch
+        )
 
     @property
     def grid(self) -> int:
         """Cells per side of the encoder's output."""
-        return self.image_size // 2 ** (len(self.multipliers) - 1)
+        return self.image_size // self.patch // 2 ** (len(self.multipliers) - 1)
 
 
 def check_levels(
-    image_size: int, channels: int, multipliers: tuple[int, ...], norm_groups: int
+    image_size: int, channels: int, multipliers: tuple[int, ...], norm_groups: int, *, patch: int
 ) -> None:
     """Raise ``ConfigError`` unless images can be halved so often, and each level's channels normalised in groups."""
     check_counts(channels=channels, norm_groups=norm_groups)
@@ -60,10 +65,11 @@ def check_levels(
         raise ConfigError(
             f"tokenizer.multipliers is {list(multipliers)}; write the width of each level, 1 or more, such as [1, 2]."
         )
-    stride = 2 ** (len(multipliers) - 1)
+    stride = patch * 2 ** (len(multipliers) - 1)
     if image_size < stride or image_size % stride:
+        patches = f", in patches of {patch}" if patch > 1 else ""
         raise ConfigError(
-            f"tokenizer.image_size is {image_size}, which cannot be halved {len(multipliers) - 1} times, as "
+            f"tokenizer.image_size is {image_size}, which{patches} cannot be halved {len(multipliers) - 1} times, as "
             f"tokenizer.multipliers has {len(multipliers)} levels; write a multiple of {stride}."
         )
     for width in (channels * multiplier for multiplier in multipliers):

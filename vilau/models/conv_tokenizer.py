@@ -46,10 +46,11 @@ class ConvTokenizer(VisualTokenizer):
             "norm_groups": config.norm_groups,
         }
         around: dict[str, Any] = {"kernel_size": kernel, "padding": kernel // 2}
-        self.encoder = ConvEncoder(out_channels=z_channels, **parts)
+        patch: int = config.patch
+        self.encoder = ConvEncoder(out_channels=z_channels, input_patch=patch, **parts)
         self.quant_conv = nn.Conv2d(z_channels, config.embed_dim, **around)
         self.post_quant_conv = nn.Conv2d(config.embed_dim, z_channels, **around)
-        self.decoder = ConvDecoder(in_channels=z_channels, **parts)
+        self.decoder = ConvDecoder(in_channels=z_channels, output_patch=patch, **parts)
 
     @classmethod
     def load(

@@ -9,7 +9,7 @@ from typing import Any
 from vilau.errors import ConfigError
 from vilau.study import expressions
 from vilau.study.node import Node
-from vilau.study.parse_table import parse_claims, parse_tables
+from vilau.study.parse_table import named_variants, parse_claims, parse_tables
 from vilau.study.schema import (
     COMMANDS,
     SECTIONS,
@@ -117,23 +117,12 @@ def _stages(node: Node, variants: list[str]) -> dict[str, Stage]:
             gates=_gates(entry.child("gate")),
             seed=None if seed.data is None else seed.integer(),
             scale=entry.child("scale").text(name),
-            variants=_named_variants(entry.child("variants"), variants),
+            variants=named_variants(entry.child("variants"), variants),
             scales=tuple(item.text() for item in entry.child("scales").list_items()),
         )
     if not stages:
         raise node.wrong("a study needs at least one stage")
     return stages
-
-
-def _named_variants(node: Node, known: list[str]) -> tuple[str, ...]:
-    named = []
-    for item in node.list_items():
-        if item.text() not in known:
-            raise item.wrong(
-                f"`{node.shown}`: there is no variant `{item.text()}`.{did_you_mean(item.text(), known)}"
-            )
-        named.append(item.text())
-    return tuple(named)
 
 
 def _inputs(node: Node, earlier: dict[str, Stage], all_stages: Node) -> dict[str, str]:

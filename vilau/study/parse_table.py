@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from vilau.errors import ConfigError
@@ -76,14 +77,14 @@ def _table(node: Node, variants: dict[str, Variant], stages: dict[str, Stage]) -
     rows = _rows(node.child("rows"), variants)
     lines = rows or variants
     columns = {
-        heading: _column(heading, entry, stages)
+        heading: _column(heading, entry, stages, variants)
         for heading, entry in node.child("columns").entries().items()
     }
     baselines = {
         name: {
             heading: entry.data
             if isinstance(entry.data, (int, float))
-            else _column(heading, entry, stages)
+            else _column(heading, entry, stages, variants)
             for heading, entry in line.choices(columns, "column").items()
         }
         for name, line in node.child("baselines").entries().items()
@@ -112,14 +113,17 @@ def _rows(node: Node, variants: dict[str, Variant]) -> dict[str, TableRow]:
     return rows
 
 
-def _column(heading: str, node: Node, stages: dict[str, Stage]) -> Column:
+def _column(
+    heading: str, node: Node, stages: dict[str, Stage], variants: dict[str, Variant]
+) -> Column:
     entry = node
     extra: dict[str, Any] = {}
     if isinstance(node.data, dict):
-        node.only("metric higher_is_better format")
+        node.only("metric higher_is_better format variants")
         entry = node.child("metric", required=True)
         extra["higher_is_better"] = node.child("higher_is_better").flag(True)
         extra["format"] = _number_format(node.child("format"))
+        extra["variants"] = named_variants(node.child("variants"), variants)
     stage, _, metric = entry.text().partition("/")
     if stage not in stages or not metric:
         raise ConfigError(
@@ -136,3 +140,15 @@ def _number_format(node: Node) -> str:
     except ValueError:
         raise node.wrong(f"`{node.shown}` holds `{spec}`; write e.g. .2f or .1%") from None
     return spec
+
+
+def named_variants(node: Node, known: Collection[str]) -> tuple[str, ...]:
+    """Read a list of variants; raises ``ConfigError`` for one that there is not."""
+    named = []
+    for item in node.list_items():
+        if item.text() not in known:
+            raise item.wrong(
+                f"`{node.shown}`: there is no variant `{item.text()}`.{did_you_mean(item.text(), known)}"
+            )
+        named.append(item.text())
+    return tuple(named)

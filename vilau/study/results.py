@@ -173,7 +173,9 @@ class _Reader:
         cell = self.plan.cell(variant, seed, column.stage)
         place = f"{variant}/{column.stage}"
         theirs = self.plan.study.stages[column.stage].variants
-        if theirs and variant not in theirs:
+        if (theirs and variant not in theirs) or (
+            column.variants and variant not in column.variants
+        ):
             return None, None, "", ""
         if cell is None:
             return None, None, "not run", f"{place} was left out (--only or --until)."

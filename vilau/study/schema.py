@@ -87,6 +87,8 @@ class Column:
     higher_is_better: bool = True
     format: str = ""
     """A Python format such as ``.2f`` or ``.1%``; empty: three significant digits or so."""
+    variants: tuple[str, ...] = ()
+    """The only variants that log it; empty: all."""
 
 
 @dataclass(frozen=True)

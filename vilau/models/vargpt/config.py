@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from vilau.errors import ConfigError
+from vilau.layers.refinements import shared_refinements
 from vilau.models.conv_sizes import ConvTokenizerConfig, check_counts, check_parts
 
 SCALES = {
@@ -37,6 +38,11 @@ class TokenizerConfig(ConvTokenizerConfig):
                 f"tokenizer.scales is {list(self.scales)}, but the encoder makes {self.grid} x {self.grid} cells of "
                 f"{self.image_size} pixels; write {self.grid} as the last."
             )
+
+    @property
+    def num_used_refinements(self) -> int:
+        """Refinements that some scale takes: of few scales fewer than there are."""
+        return len(set(shared_refinements(len(self.scales), self.num_refinements)))
 
 
 @dataclass
