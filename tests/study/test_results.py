@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.study.conftest import Workshop
+from vilau.errors import ConfigError
 from vilau.study.plan import Plan
 from vilau.study.results import Results, collect
 from vilau.study.store import Store, write_json
@@ -182,3 +183,15 @@ def test_csv_and_json_and_markdown(shop: Workshop, store: Store) -> None:
     markdown = markdown_table(results)
     assert "| Quiet | 0.905 ± 0.007 | nan ± nan | 0.905 ± 0.007 |" in markdown
     assert "✓ quiet training answers better" in markdown
+
+
+def test_a_column_of_some_variants_is_empty_in_the_others(shop: Workshop, store: Store) -> None:
+    shop.replace("Val: first/val/accuracy", "Val: {metric: first/val/accuracy, variants: [noisy]}")
+    plan = shop.plan()
+    finish(plan, store)
+    results = collect(plan, store)
+    assert (cell_text(results, "Quiet", 0), cell_text(results, "Noisy", 0)) == ("–", "0.600")
+    assert results.notes() == []
+    shop.replace("variants: [noisy]", "variants: [loud]")
+    with pytest.raises(ConfigError, match="there is no variant `loud`"):
+        shop.plan()
