@@ -69,7 +69,7 @@ def test_the_model_sees_what_eval_shows_it(tmp_path: Path, fit: str) -> None:
     noise(tmp_path / "scienceqa_img/images/test/4/image.png", "P")
     noise(tmp_path / "scienceqa_img/images/test/6/image.png", "RGBA")
     noise(tmp_path / "vqav2/val2014/COCO_val2014_000000000001.jpg", "RGB")
-    model = SimpleNamespace(tokenizer=SimpleNamespace(spec=SimpleNamespace(image_size=SIZE)))
+    model = SimpleNamespace(reading_size=SIZE)
     args = argparse.Namespace(fit=fit, quirks=None)
     asked = [q for name in names for q in QUESTION_BENCHMARKS[name].read(tmp_path / name)]
     eval_shows = [asking.pictures(model, question, args) for question in asked]

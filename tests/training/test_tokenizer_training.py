@@ -225,12 +225,17 @@ def test_weights_that_cannot_work_are_refused(changes, said):
         build(VargptTokenizerTraining, **changes)
 
 
-def test_images_to_classify_are_refused():
-    module = build(VargptTokenizerTraining)
-    with pytest.raises(
-        ConfigError, match="data.zero_shot gives images to classify.*write data.zero"
+def test_images_to_classify_are_passed_over_with_a_word():
+    module, recorder = build(VargptTokenizerTraining), toys.Recorder()
+    data = toys.ToyData([], [tiny.pairs(seed=9), toys.labelled()])
+    trainer = toys.trainer(1, callbacks=[recorder, CodebookUsage()])
+    with pytest.warns(
+        UserWarning, match="data.zero_shot gives images to classify.*write data.zero"
     ):
-        toys.trainer(1).validate(module, toys.ToyData([], [toys.labelled()]), verbose=False)
+        trainer.validate(module, data, verbose=False)
+    assert isinstance(recorder.outputs[0], TowerOutput)
+    assert recorder.outputs[1] is None
+    assert "val/codebook_usage_s1" in trainer.callback_metrics
 
 
 @pytest.mark.parametrize(
