@@ -77,7 +77,10 @@ def test_vqgans_file_becomes_a_folder_of_ours(vilau: Command, tmp_path: Path) ->
         "codebook_size": 16,
     }
     own = VQGAN(TokenizerConfig(image_size=32, **sizes))
-    state = {**published_names(own), "quantize.embedding.weight": own.codebook.weight.detach()}
+    state = {
+        **published_names(own),
+        "quantize.embedding.weight": own.quantizer.codebook.weight.detach(),
+    }
     save_file(
         {name: tensor.clone() for name, tensor in state.items()}, tmp_path / "vqgan.safetensors"
     )

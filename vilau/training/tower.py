@@ -128,9 +128,9 @@ class TowerTraining(ReconstructionTraining):
 
     def setup(self, stage: str) -> None:
         """Also refuse accumulated parts that a contrastive loss over whole steps cannot know."""
-        super().setup(stage)
         if stage == "fit" and self.weights["contrastive_weight"] > 0:
             check_negatives(self.trainer, self.alignment.negatives)
+        super().setup(stage)
 
     # ---------------------------------------------------------------- losses
 
